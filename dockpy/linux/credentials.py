@@ -28,7 +28,7 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 BPF_INSTRUCTION = 8  # sizeof(struct sock_filter)
 
 
-class sock_fprog(ctypes.Structure):  # noqa: N801 (the kernel's name)
+class sock_fprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 

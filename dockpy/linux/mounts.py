@@ -63,7 +63,7 @@ CGROUP2_SUPER_MAGIC = 0x63677270
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 
-class mount_attr(ctypes.Structure):  # noqa: N801 (the kernel's name)
+class mount_attr(ctypes.Structure):
     _fields_ = (
         ("attr_set", ctypes.c_uint64),
         ("attr_clr", ctypes.c_uint64),

@@ -33,7 +33,9 @@ FD_MAX = 0xFFFFFFFF
 _ulong = ctypes.c_ulong
 _prctl = prototype("prctl", ctypes.c_int, _ulong, _ulong, _ulong, _ulong)
 _prctl_name = prototype("prctl", ctypes.c_int, ctypes.c_char_p, _ulong, _ulong, _ulong)
-_clone = syscall("clone", _ulong, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int), _ulong, _ulong, locked=True)
+_clone = syscall(
+    "clone", _ulong, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int), _ulong, _ulong, locked=True
+)
 _pidfd_open = syscall("pidfd_open", ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = syscall(
     "pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint
