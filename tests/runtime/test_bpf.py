@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from bpf_machine import AUDIT, SCMP, decode, meaning, run
+from tests.runtime.bpf_machine import AUDIT, SCMP, decode, meaning, run
 
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.oci.seccomp import Arg, Seccomp, Syscall, resolve
