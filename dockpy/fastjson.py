@@ -40,7 +40,7 @@ def _codec() -> tuple[Callable[[str, int], tuple[object, int]], Callable[[object
     try:
         import _json
 
-        scan = _json.make_scanner(_Context)
+        scan = _json.make_scanner(_Context)  # type: ignore[arg-type]  # the stub wants a decoder; attributes do
         encoder = _json.make_encoder(
             None, _unknown, _json.encode_basestring_ascii, None, ":", ",", False, False, False
         )

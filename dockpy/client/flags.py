@@ -64,7 +64,7 @@ class Options:
 
     def number(self, name: str, default: int = 0) -> int:
         values = self._values.get(name)
-        return default if values is None else int(values[-1], 0)
+        return default if values is None else go_int(values[-1])
 
 
 def table(text: str) -> list[Flag]:
@@ -81,7 +81,8 @@ def parse(
     """The options and the positional words. With `interspersed` off, flags end at the first positional."""
     by_long = {flag.long: flag for flag in flags}
     by_short = {flag.short: flag for flag in flags if flag.short}
-    options, positional = Options(), []
+    options = Options()
+    positional: list[str] = []
     at, end = 0, len(words)
 
     def keep(flag: Flag, value: str) -> None:
@@ -147,6 +148,12 @@ def parse(
     return options, positional
 
 
+def go_int(text: str) -> int:
+    """Go's base 0: 0x, 0o and 0b, and a leading zero is octal."""
+    digits = text.lstrip("+-")
+    return int(text, 8 if len(digits) > 1 and digits[0] == "0" and digits.isdigit() else 0)
+
+
 def check_value(kind: str, value: str) -> None:
     """ValueError with Go's text where `value` is not of `kind`."""
     if kind == "bool":
@@ -174,7 +181,7 @@ def _check_int(kind: str, value: str) -> None:
     try:
         if not digits or digits[0] in "+-_ " or digits.strip() != digits:
             raise ValueError
-        number = int(value, 0 if digits[:1] != "0" or not digits.isdigit() else 8)
+        number = go_int(value)
     except ValueError:
         raise ValueError(f'strconv.{function}: parsing "{value}": invalid syntax') from None
     low, high = {"int": (-(1 << 63), (1 << 63) - 1), "uint": (0, (1 << 64) - 1), "uint16": (0, 65535)}[kind]
