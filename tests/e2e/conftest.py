@@ -184,9 +184,7 @@ def docker_daemon(place: Path) -> tuple[Engine, subprocess.Popen[bytes]]:
 
 
 @pytest.fixture(scope="session", params=["plain", "ranged", "root", "docker"])
-def engine(
-    request: pytest.FixtureRequest, place: Path, built_file: Path, busybox_archive: Path
-) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, place: Path, busybox_archive: Path) -> Iterator[Engine]:
     if request.param == "docker":
         docker, daemon = docker_daemon(place)
         docker.cli("load", "-i", str(busybox_archive))
@@ -196,7 +194,7 @@ def engine(
         return
     if os.getuid() != 0 and request.param != "plain":
         missing("root, to be other users")
-    dockpy = dockpy_as(place, built_file, request.param)
+    dockpy = dockpy_as(place, request.getfixturevalue("built_file"), request.param)
     loaded = dockpy.cli("load", "-i", str(busybox_archive))
     assert loaded.code == 0, loaded.err
     status = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)

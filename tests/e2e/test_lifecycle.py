@@ -33,7 +33,8 @@ def test_exec_in_a_running_container(engine: Engine) -> None:
     env = engine.cli("exec", "-e", "FROM_EXEC=2", "-w", "/tmp", name, "sh", "-c", "echo $FROM_RUN$FROM_EXEC; pwd").out
     assert env == "12\n/tmp\n"
     assert engine.cli("exec", "-u", "app", name, "id", "-u").out == "1000\n"
-    assert engine.cli("exec", name, "no-such-command").code == 127
+    # docker 20.10 says 126 here, newer ones 127
+    assert engine.cli("exec", name, "no-such-command").code in ((127,) if engine.is_dockpy else (126, 127))
     assert engine.cli("exec", name, "/etc/passwd").code == 126
     assert engine.cli("exec", name, "readlink", "/proc/1/exe").out.strip().endswith("busybox")
     status = engine.cli("exec", name, "grep", "-E", "^(CapEff|Seccomp):", "/proc/self/status").out.split()
@@ -65,7 +66,7 @@ def test_exec_detached(engine: Engine) -> None:
 
 def test_logs_tail_since_timestamps_and_streams(engine: Engine) -> None:
     name = engine.name()
-    script = "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; printf partial"
+    script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 0.2; echo bad >&2; sleep 0.2; printf partial"
     engine.cli("run", "--name", name, engine.image, "sh", "-c", script)
     logs = engine.cli("logs", name)
     assert logs.out == "line 1\nline 2\nline 3\nline 4\nline 5\npartial"

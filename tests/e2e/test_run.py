@@ -245,7 +245,8 @@ def status_field(engine: Engine, field: str, *flags: str) -> str:
 def test_seccomp_filter_is_on_unless_unconfined(engine: Engine) -> None:
     assert status_field(engine, "Seccomp") == "2"
     assert status_field(engine, "Seccomp", "--security-opt", "seccomp=unconfined") == "0"
-    assert status_field(engine, "Seccomp", "--privileged") == "0"
+    if engine.is_dockpy:  # docker's --privileged wants device nodes that a virtual machine may lack
+        assert status_field(engine, "Seccomp", "--privileged") == "0"
 
 
 def test_seccomp_forbids_what_docker_forbids(engine: Engine) -> None:

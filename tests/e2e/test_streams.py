@@ -105,6 +105,8 @@ def test_large_output_arrives_whole(engine: Engine) -> None:
 
 
 def test_a_stalled_reader_stalls_only_its_container(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("docker 20.10 never answers a kill of a container whose client does not read")
     stalled, other = engine.name(), engine.name()
     process = engine.start(
         "run", "--name", stalled, engine.image, "sh", "-c", "while :; do echo 0123456789; done", stdout=subprocess.PIPE
