@@ -465,6 +465,10 @@ class ShimLink:
         """The Reply's fields: pid, start, code (None while it runs), execs {id: {pid, code}}."""
         return self._request("state", {})
 
+    def grown(self, position: tuple[int, int]) -> int:
+        """Replied once the log has grown beyond that (a reader's `position()`), or will not any more."""
+        return self._request("grown", {"position": position})
+
     def _request(self, op: str, fields: Mapping[str, object], fds: Sequence[int] = ()) -> int:
         seq = self._seq + 1
         send_packet(self._sock, {"seq": seq, "op": op, **fields}, fds)
