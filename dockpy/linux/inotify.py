@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from dockpy.linux.libc import prototype, raise_errno
+
 IN_ATTRIB = 0x4
 IN_MOVED_FROM = 0x40
 IN_DELETE = 0x200
@@ -13,22 +15,20 @@ IN_MOVE_SELF = 0x800
 IN_NONBLOCK = os.O_NONBLOCK
 IN_CLOEXEC = os.O_CLOEXEC
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.inotify_init1.argtypes = [ctypes.c_int]
-_libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
+_inotify_init1 = prototype("inotify_init1", ctypes.c_int)
+_inotify_add_watch = prototype("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
-def inotify_init1(flags: int) -> int:
-    fd: int = _libc.inotify_init1(flags)
+def inotify_init1(flags: int = IN_NONBLOCK | IN_CLOEXEC) -> int:
+    """EMFILE beyond fs.inotify.max_user_instances."""
+    fd = _inotify_init1(flags)
     if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise_errno()
     return fd
 
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
-    watch: int = _libc.inotify_add_watch(fd, os.fsencode(path), mask)
+    watch = _inotify_add_watch(fd, os.fsencode(path), mask)
     if watch < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
+        raise_errno(path)
     return watch

@@ -130,7 +130,7 @@ class Listener:
     def _ready(self, _events: int) -> None:
         assert self._sock is not None
         try:
-            fd, _ = self._sock._accept()
+            fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # absent from the stubs
         except OSError:
             return
         self._accept(fd)

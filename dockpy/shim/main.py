@@ -7,32 +7,49 @@ clients that read slowly. A daemon is never waited for.
 
 from __future__ import annotations
 
-import _signal
+import signal
 import gc
-import json
 import os
 import time
 from dataclasses import dataclass
 
 from dockpy import ids
-from dockpy.linux import prctl
-from dockpy.oci.spec import Process, Spec
-from dockpy.runtime.create import Created, Stdio, create
-from dockpy.runtime.errors import StartFailed
-from dockpy.runtime.exec import exec_process
+from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, close_range, prctl
+from dockpy.linux.title import set_title
 from dockpy.shim import protocol
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import write_exit, write_shim
 from dockpy.shim.log import open_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
+from dockpy.shim.protocol import NotStarted
 from dockpy.shim.stdio import Buffer, ProcessIO, send_away
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol
 
     from dockpy.shim.log import LogWriter
+
+    class Launcher(Protocol):
+        """Starts processes as children of the caller; (pid, pty master or None); raises NotStarted.
+
+        stdio None: the process gets a pty, of `size` (height, width).
+        """
+
+        def create(
+            self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
+        ) -> tuple[int, int | None]: ...
+
+        def exec(
+            self,
+            bundle: str,
+            process: Mapping[str, Any],
+            init_pid: int,
+            stdio: tuple[int, int, int] | None,
+            size: tuple[int, int] | None,
+        ) -> tuple[int, int | None]: ...
+
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
@@ -57,8 +74,9 @@ class Refused(Exception):
 
 
 class Shim:
-    def __init__(self, start: protocol.Start, control: int) -> None:
+    def __init__(self, start: protocol.Start, control: int, launcher: Launcher) -> None:
         self._start = start
+        self._launcher = launcher
         self._loop = Loop()
         self._buffer = Buffer(self._loop)
         self._controls: list[Control] = []
@@ -95,32 +113,26 @@ class Shim:
         write_shim(start, None, None)
         io = self._process_io(None, tty=start.tty, log=self._log)
         try:
-            with open(f"{start.bundle}/config.json", "rb") as file:
-                spec = Spec.from_json(json.load(file))
-            created = self._create(io, start, spec)
-        except StartFailed as failure:
+            pid, console = _with_streams(
+                io,
+                start.tty,
+                start.open_stdin,
+                lambda stdio: self._launcher.create(start.bundle, stdio, start.console_size),
+            )
+        except NotStarted as failure:
             self._could_not_start(failure.code, str(failure))
             return
         except (OSError, ValueError) as error:
             self._could_not_start(128, str(error))
             return
-        del spec
-        os.close(created.pidfd)  # a child of ours cannot vanish before we wait for it
-        self._init = Running(None, io, created.pid)
-        self._init_start = ids.start_time(created.pid)
+        self._init = Running(None, io, pid)
+        self._init_start = ids.start_time(pid)
         self._started = rfc3339_nano(time.time_ns())
-        io.begin(created.console, open_stdin=start.open_stdin, stdin_once=start.stdin_once)
+        io.begin(console, open_stdin=start.open_stdin, stdin_once=start.stdin_once)
         for attachment in start.attachments:
             io.attach(attachment)
-        write_shim(start, created.pid, self._init_start)
-        self._tell(protocol.Started(created.pid, self._init_start, os.getpid()))
-
-    def _create(self, io: ProcessIO, start: protocol.Start, spec: Spec) -> Created:
-        if start.tty:
-            return create(spec, start.bundle, None, console_size=start.console_size)
-        return _with_pipes(
-            io, start.open_stdin, lambda stdio: create(spec, start.bundle, stdio)
-        )
+        write_shim(start, pid, self._init_start)
+        self._tell(protocol.Started(pid, self._init_start, os.getpid()))
 
     def _could_not_start(self, code: int, message: str) -> None:
         self._failed = True
@@ -148,7 +160,7 @@ class Shim:
             numbers = os.read(self._signals, 512)
         except BlockingIOError:
             return
-        if _signal.SIGHUP in numbers:
+        if signal.SIGHUP in numbers:
             self._listener.ensure()
         self._reap()
 
@@ -228,8 +240,10 @@ class Shim:
             answer = self._request(control, raw, fds)
         except Refused as refused:
             control.send({"seq": seq, "error": str(refused), "kind": refused.kind})
-        except StartFailed as failure:
-            control.send({"seq": seq, "error": str(failure), "kind": "failed", "code": failure.code})
+        except NotStarted as failure:
+            control.send(
+                {"seq": seq, "error": str(failure), "kind": "failed", "code": failure.code}
+            )
         except (protocol.BadMessage, KeyError, TypeError, ValueError) as error:
             control.send({"seq": seq, "error": f"bad request: {error}", "kind": "invalid"})
         except OSError as error:
@@ -286,7 +300,7 @@ class Shim:
                 protocol.Attachment.from_json(item, fds) for item in raw.get("attachments") or ()
             ]
             size = protocol.size_from_json(raw.get("console_size"))
-            process = Process.from_json(raw["process"])
+            process: dict[str, Any] = raw["process"]
             init = self._running(None)
             if exec_id in self._execs:
                 raise Refused("invalid", f"exec {exec_id} exists")
@@ -295,28 +309,26 @@ class Shim:
             raise
         wants_stdin = any(attachment.stdin for attachment in attachments)
         io = self._process_io(exec_id, tty=tty, log=None)
+        bundle = self._start.bundle
         try:
-            with open(f"{self._start.bundle}/config.json", "rb") as file:
-                spec = Spec.from_json(json.load(file))
-            if tty:
-                created = exec_process(spec, process, init.pid, None, console_size=size)
-            else:
-                created = _with_pipes(
-                    io, wants_stdin, lambda stdio: exec_process(spec, process, init.pid, stdio)
-                )
-        except (StartFailed, OSError, ValueError) as error:
-            code = error.code if isinstance(error, StartFailed) else 126
+            pid, console = _with_streams(
+                io,
+                tty,
+                wants_stdin,
+                lambda stdio: self._launcher.exec(bundle, process, init.pid, stdio, size),
+            )
+        except (NotStarted, OSError, ValueError) as error:
+            code = error.code if isinstance(error, NotStarted) else 126
             self._tell(protocol.ExecFailed(exec_id, code, str(error)))
             for attachment in attachments:
                 send_away(attachment, _exec_failure(str(error)))
-            raise StartFailed(str(error), code) from None
-        os.close(created.pidfd)
-        self._execs[exec_id] = Running(exec_id, io, created.pid)
-        io.begin(created.console, open_stdin=wants_stdin, stdin_once=True)
+            raise NotStarted(code, str(error)) from None
+        self._execs[exec_id] = Running(exec_id, io, pid)
+        io.begin(console, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
             io.attach(attachment)
-        self._tell(protocol.ExecStarted(exec_id, created.pid))
-        return created.pid
+        self._tell(protocol.ExecStarted(exec_id, pid))
+        return pid
 
     def _state(self) -> dict[str, object]:
         init = self._init
@@ -353,10 +365,18 @@ class Shim:
                 control.send({"seq": seq, "ok": True})
 
 
-def _with_pipes(io: ProcessIO, open_stdin: bool, make: Callable[[Stdio], Created]) -> Created:
+def _with_streams(
+    io: ProcessIO,
+    tty: bool,
+    open_stdin: bool,
+    make: Callable[[tuple[int, int, int] | None], tuple[int, int | None]],
+) -> tuple[int, int | None]:
+    """Makes the process with the pipes' other ends, or with a pty, and keeps none of them here."""
+    if tty:
+        return make(None)
     ends = io.pipes(open_stdin)
     try:
-        return make(Stdio(*ends))
+        return make(ends)
     except BaseException:
         io.abandon()
         raise
@@ -386,22 +406,22 @@ def _kill_children() -> None:
     """What outlived the container's first process: only with the host's pid namespace is there any."""
     for pid in _children():
         try:
-            os.kill(pid, _signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         except OSError:
             pass
 
 
-def _kill(pid: int, signal: int, everyone: bool) -> None:
+def _kill(pid: int, number: int, everyone: bool) -> None:
     if everyone:
         mine = os.readlink("/proc/self/ns/pid")
         theirs = os.readlink(f"/proc/{pid}/ns/pid")
         for name in os.listdir("/proc") if mine != theirs else ():
             try:
                 if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == theirs:
-                    os.kill(int(name), signal)
+                    os.kill(int(name), number)
             except OSError:
                 pass  # ended meanwhile, or not ours
-    os.kill(pid, signal)
+    os.kill(pid, number)
 
 
 def _signal_pipe() -> int:
@@ -411,16 +431,16 @@ def _signal_pipe() -> int:
     """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in (
-        _signal.SIGCHLD,
-        _signal.SIGHUP,
-        _signal.SIGINT,
-        _signal.SIGTERM,
-        _signal.SIGQUIT,
-        _signal.SIGUSR1,
-        _signal.SIGUSR2,
+        signal.SIGCHLD,
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
     ):
-        _signal.signal(number, _noticed)
-    _signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        signal.signal(number, _noticed)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     return reading
 
 
@@ -428,18 +448,18 @@ def _noticed(_number: int, _frame: object) -> None:
     pass
 
 
-def main(start: protocol.Start, control: int) -> None:
-    """In the forked child: from here to the end of the container."""
+def main(start: protocol.Start, control: int, launcher: Launcher) -> None:
+    """In the forked child, which holds those descriptors only: from here to the end of the container."""
     os.setsid()
-    prctl.set_name("dockpy-shim")
-    prctl.set_child_subreaper(True)
-    Shim(start, control).run()
+    set_title("dockpy-shim", start.id[:12])
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    Shim(start, control, launcher).run()
 
 
 def close_others(keep: Sequence[int]) -> None:
     """Every descriptor but those, and 0 to 2."""
     low = 3
     for fd in sorted(keep):
-        os.closerange(low, fd)
+        close_range(low, fd - 1)
         low = max(low, fd + 1)
-    os.closerange(low, 1 << 16)
+    close_range(low)

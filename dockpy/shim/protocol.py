@@ -47,6 +47,14 @@ class BadMessage(ValueError):
     """A datagram that is not of this protocol."""
 
 
+class NotStarted(Exception):
+    """A process could not be started; code as docker's: 126, 127 or 128."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 # ------------------------------------------------------------------------------------ datagrams
 
 

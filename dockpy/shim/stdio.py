@@ -22,7 +22,8 @@ import termios
 import time
 from collections import deque
 
-from dockpy.linux import splice
+from dockpy.linux.pipes import SPLICE_F_NONBLOCK, splice
+from dockpy.linux.terminals import set_winsize
 from dockpy.shim.loop import POLLERR, POLLHUP, POLLIN, POLLOUT
 
 TYPE_CHECKING = False
@@ -123,7 +124,7 @@ class Queue:
     def splice_from(self, source: int) -> int:
         """Moves bytes from a pipe to this pipe; BlockingIOError arms it, so that `full` turns true."""
         try:
-            return splice.splice(source, self._fd, BUFFER, splice.SPLICE_F_NONBLOCK)
+            return splice(source, self._fd, BUFFER, SPLICE_F_NONBLOCK)
         except BlockingIOError:
             self._arm()
             raise
@@ -590,7 +591,7 @@ class Source:
 
     def _splice(self) -> int:
         try:
-            return splice.splice(self._fd, self._stdin.fd, BUFFER, splice.SPLICE_F_NONBLOCK)
+            return splice(self._fd, self._stdin.fd, BUFFER, SPLICE_F_NONBLOCK)
         except BlockingIOError:
             # Poll said that there are bytes: it is the container that does not read.
             self._stdin.wait_room()
@@ -744,8 +745,7 @@ class ProcessIO:
     def resize(self, height: int, width: int) -> None:
         """Nothing for a process without a terminal, or whose terminal is gone."""
         if self._outputs and self._console >= 0 and not self._outputs[0].ended:
-            size = struct.pack("HHHH", height, width, 0, 0)
-            fcntl.ioctl(self._console, termios.TIOCSWINSZ, size)
+            set_winsize(self._console, height, width)
 
     def over(self, patience: float) -> None:
         """The process has ended. Others may hold its pipes: they get `patience` seconds to let go."""
