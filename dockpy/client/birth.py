@@ -1,6 +1,8 @@
-"""A daemon for this store when none answers: imported only then, so that a warm client does not pay for it.
+"""A daemon for this store when none answers: imported only then, so that a warm client does not pay
+for it.
 
-Whoever holds birth.lock looks again, and then either starts a keeper or waits for the one there is. The
+Whoever holds birth.lock looks again, and then either starts a keeper or waits for the one there is.
+The
 keeper gets daemon.lock by the open file that locked it, so at no instant two can be born.
 """
 
@@ -22,13 +24,25 @@ if TYPE_CHECKING:
     from dockpy.paths import Paths
 
 PATIENCE = 10.0
-# What the daemon keeps of the caller's environment: proxies, credentials and the rest come by request.
-KEPT = ("HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DOCKPY_STORE", "TMPDIR", "LANG")
+# What the daemon keeps of the caller's environment: proxies, credentials and the rest come by
+# request.
+KEPT = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "XDG_RUNTIME_DIR",
+    "XDG_DATA_HOME",
+    "DOCKPY_STORE",
+    "TMPDIR",
+    "LANG",
+)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def ensure(paths: Paths, environ: Mapping[str, str]) -> str:
-    """The socket of this store's daemon, which is started when there is none. Unavailable: why it cannot be."""
+    """The socket of this store's daemon, which is started when there is none. Unavailable: why it
+    cannot be.
+    """
     _make_store(paths)
     with locked(paths.birth_lock):
         socket = answering(paths)
@@ -83,7 +97,9 @@ def _make_store(paths: Paths) -> None:
 
 
 def _try_lock(path: str) -> int | None:
-    """An open file that holds the lock; None when keeper or daemon (or one of another host) holds it."""
+    """An open file that holds the lock; None when keeper or daemon (or one of another host) holds
+    it.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,9 +120,7 @@ def _held_by(paths: Paths) -> str:
     machine = record.get("machine") if isinstance(record, dict) else None
     if machine is not None and machine != ids.machine_id():
         return f"the store {paths.store} is in use by another host ({machine}); use another XDG_DATA_HOME here"
-    return (
-        f"the daemon of {paths.store} does not answer; its log is {paths.daemon_log}"
-    )
+    return f"the daemon of {paths.store} does not answer; its log is {paths.daemon_log}"
 
 
 def _spawn(paths: Paths, environ: Mapping[str, str], lock: int) -> None:
@@ -131,7 +145,9 @@ def _spawn(paths: Paths, environ: Mapping[str, str], lock: int) -> None:
             break
     os.close(ready)
     if said != b"ready":
-        reason = said.decode("utf-8", "replace") or f"it ended at once; its log is {paths.daemon_log}"
+        reason = (
+            said.decode("utf-8", "replace") or f"it ended at once; its log is {paths.daemon_log}"
+        )
         raise Unavailable(f"the daemon cannot be started: {reason}" if not said else reason)
 
 

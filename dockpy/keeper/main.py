@@ -1,9 +1,11 @@
-"""The keeper: namespaces, socket, then one loop that forks the daemon, again when it dies, and shims.
+"""The keeper: namespaces, socket, then one loop that forks the daemon, again when it dies, and
+shims.
 
 `--store=PATH --lock=FD [--ready=FD] [--tier=T]` is a birth (client/birth.py); with `--takeover --run=
 --daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
 
-Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in the
+Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
+the
 path of every `run`; when the keeper dies they are init's.
 """
 
@@ -109,7 +111,9 @@ def _born(options: Options, launcher: Launcher, serve: Serve) -> Keeper:
 
 
 def _rejoin(paths: Paths) -> str | None:
-    """The tier of the namespaces in which shims live on without daemon and keeper; we are in them then."""
+    """The tier of the namespaces in which shims live on without daemon and keeper; we are in them
+    then.
+    """
     for pid in place.living_shims(paths):
         try:
             tier = str(json.loads(files.read_bytes(paths.daemon_json))["tier"])
@@ -123,9 +127,7 @@ def _rejoin(paths: Paths) -> str | None:
 def _taken_over(options: Options, launcher: Launcher, serve: Serve) -> Keeper:
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, options.listen_fd)
     tier = options.tier or "single"
-    return Keeper(
-        options.paths, options.run, tier, listener, options.lock_fd, launcher, serve
-    )
+    return Keeper(options.paths, options.run, tier, listener, options.lock_fd, launcher, serve)
 
 
 class Keeper:
@@ -329,7 +331,9 @@ class Keeper:
             os._exit(status)
 
     def _reap(self, _events: int) -> None:
-        """Shims that have ended. The daemon's zombie waits for its own handler, which wants the status."""
+        """Shims that have ended. The daemon's zombie waits for its own handler, which wants the
+        status.
+        """
         try:
             os.read(self._children, 512)
         except BlockingIOError:
@@ -394,10 +398,14 @@ class Keeper:
         self._loop.after(1.0, self._look_again)
 
     def _vanished(self) -> bool:
-        return not (os.path.lexists(place.socket_path(self._run)) and os.path.isdir(f"{self._run}/s"))
+        return not (
+            os.path.lexists(place.socket_path(self._run)) and os.path.isdir(f"{self._run}/s")
+        )
 
     def _remake(self) -> None:
-        """Folder and socket again; the daemon gets the new listener, the shims are told to do likewise."""
+        """Folder and socket again; the daemon gets the new listener, the shims are told to do
+        likewise.
+        """
         try:
             listener = place.listen(self._run)
             self._hold_folder()

@@ -1,4 +1,6 @@
-"""Where the sockets are: the run folder, its daemon.json, and what is done when somebody deletes them."""
+"""Where the sockets are: the run folder, its daemon.json, and what is done when somebody deletes
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ REMOTE = frozenset(
 
 
 def choose_run(paths: Paths) -> str:
-    """`<store>/run` where a socket can be, else a folder of ours below /tmp; made, 0700, owner checked."""
+    """`<store>/run` where a socket can be, else a folder of ours below /tmp; made, 0700, owner
+    checked.
+    """
     inside = f"{paths.store}/run"
     if len(os.fsencode(inside)) <= LONGEST and not is_remote(paths.store):
         make_private(inside)
@@ -44,7 +48,9 @@ def make_private(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise Unavailable(f"cannot make {path}: {error.strerror}; set XDG_DATA_HOME to a folder of yours") from None
+        raise Unavailable(
+            f"cannot make {path}: {error.strerror}; set XDG_DATA_HOME to a folder of yours"
+        ) from None
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise Unavailable(f"{path} is not a folder of yours; remove it or set XDG_DATA_HOME")
@@ -128,7 +134,9 @@ def living_shims(paths: Paths) -> list[int]:
 
 
 def offer_symlink(run: str, environ_runtime: str) -> None:
-    """$XDG_RUNTIME_DIR/dockpy.sock for other clients, where that folder is ours; never needed by us."""
+    """$XDG_RUNTIME_DIR/dockpy.sock for other clients, where that folder is ours; never needed by
+    us.
+    """
     if not environ_runtime.startswith("/"):
         return
     link = f"{environ_runtime}/dockpy.sock"

@@ -1,6 +1,7 @@
 """A new keeper from a living daemon, whose own was killed: by exec, since the daemon has threads.
 
-The child is born inside the daemon's namespaces and inherits lock and listener; nothing else is needed.
+The child is born inside the daemon's namespaces and inherits lock and listener; nothing else is
+needed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 
 def spawn(paths: Paths, listen_fd: int, lock_fd: int, info: Mapping[str, str]) -> int:
-    """Starts it and returns the daemon's new `keeper_fd` (for KeeperLink); requests may be sent at once.
+    """Starts it and returns the daemon's new `keeper_fd` (for KeeperLink); requests may be sent at
+    once.
 
     `info` is what the daemon was born with (serve_inherited). Blocks for a fork and an exec, some
-    milliseconds. The new process is nobody's child: the one in between ends at once and is reaped here.
+    milliseconds. The new process is nobody's child: the one in between ends at once and is reaped
+    here.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     link = theirs.fileno()

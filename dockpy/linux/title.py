@@ -1,4 +1,6 @@
-"""What ps shows of a process of ours: its name, and the command line written over the one it was started with."""
+"""What ps shows of a process of ours: its name, and the command line written over the one it was
+started with.
+"""
 
 from __future__ import annotations
 

@@ -35,13 +35,17 @@ def enter(tier: str | None = None) -> str:
             return "root"
         except PermissionError:
             if tier is not None:
-                raise Unavailable(f"the root tier needs CAP_SYS_ADMIN, which uid {uid} lacks here") from None
+                raise Unavailable(
+                    f"the root tier needs CAP_SYS_ADMIN, which uid {uid} lacks here"
+                ) from None
     maps = None if tier == "single" else _range_maps(uid, gid)
     if maps is not None and _with_helpers(maps):
         _slave()
         return "subuid"
     if tier == "subuid":
-        raise Unavailable("the subuid tier needs newuidmap, newgidmap and ranges in /etc/subuid and /etc/subgid")
+        raise Unavailable(
+            "the subuid tier needs newuidmap, newgidmap and ranges in /etc/subuid and /etc/subgid"
+        )
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNS)
     except OSError as error:
@@ -58,7 +62,9 @@ def enter(tier: str | None = None) -> str:
 
 
 def join(pid: int, tier: str) -> None:
-    """Enters the namespaces of a living process of ours (a shim), when keeper and daemon are both dead."""
+    """Enters the namespaces of a living process of ours (a shim), when keeper and daemon are both
+    dead.
+    """
     names = ("mnt",) if tier == "root" else ("user", "mnt")
     fds = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
     try:
@@ -83,7 +89,9 @@ def _write(path: str, text: str) -> None:
 
 
 def _range_maps(uid: int, gid: int) -> tuple[list[str], list[str]] | None:
-    """The command lines of newuidmap and newgidmap after the pid's place; None when something lacks."""
+    """The command lines of newuidmap and newgidmap after the pid's place; None when something
+    lacks.
+    """
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -184,7 +192,9 @@ def forbidden(error: OSError) -> Unavailable:
             "stop other containers or let an administrator raise it"
         )
     if error.errno in (errno.ENOSYS, errno.EINVAL):
-        return Unavailable("this kernel has no user namespaces (CONFIG_USER_NS); another kernel is needed")
+        return Unavailable(
+            "this kernel has no user namespaces (CONFIG_USER_NS); another kernel is needed"
+        )
     if error.errno == errno.EPERM and os.path.exists("/.dockerenv"):
         return Unavailable(
             "the container dockpy runs in forbids user namespaces; start that one with "

@@ -20,7 +20,9 @@ class Range:
 
 
 def parse(text: str, name: str, uid: int) -> tuple[Range, ...]:
-    """The ranges of a user, whom subuid(5) lets stand there by name or by number; nonsense is skipped."""
+    """The ranges of a user, whom subuid(5) lets stand there by name or by number; nonsense is
+    skipped.
+    """
     ranges = []
     for line in text.splitlines():
         fields = line.strip().split(":")

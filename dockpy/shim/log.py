@@ -1,9 +1,12 @@
 """Container logs: the `local` and `json-file` formats, their writers (shim) and readers (daemon).
 
-local, ours: `<folder>/<serial>.data` holds raw bytes, `<serial>.index` one record a chunk as it came
+local, ours: `<folder>/<serial>.data` holds raw bytes, `<serial>.index` one record a chunk as it
+came
 from the container: offset, length, stream (1 stdout, 2 stderr), flags (bit 0: no newline at the end),
-time in ns. A record is written after its bytes, so what the index speaks of is there; a torn tail is
-cut at open. The highest serial is being written; rotation opens the next and deletes the oldest, so no
+time in ns. A record is written after its bytes, so what the index speaks of is there; a torn tail
+is
+cut at open. The highest serial is being written; rotation opens the next and deletes the oldest, so
+no
 file ever changes its name under a reader. Lines are split at read time.
 
 json-file is docker's, byte for byte: one object a line, lines cut at 16 KiB without a newline.
@@ -446,7 +449,8 @@ def _bisect(count: int, reached: Callable[[int], bool]) -> int:
 
 # --------------------------------------------------------------------------------- json-file
 
-# Bytes that stand for themselves in docker's encoder (DEL too); a newline is made last, see json_text.
+# Bytes that stand for themselves in docker's encoder (DEL too); a newline is made last, see
+# json_text.
 _PLAIN = bytes(set(range(0x20, 0x80)) - set(b'"\\<>&')) + b"\n"
 _ESCAPES = {
     **{bytes((value,)): b"\\u%04x" % value for value in (*range(0x20), *b"<>&")},
@@ -459,7 +463,9 @@ _JSON_HEAD = b'{"log":"'
 
 
 def json_text(data: bytes, newline: bytes = b"\\n") -> bytes:
-    """The inside of a JSON string as docker's jsonlog writes it: \\ufffd for each byte that is no UTF-8."""
+    """The inside of a JSON string as docker's jsonlog writes it: \\ufffd for each byte that is no
+    UTF-8.
+    """
     rest = data.translate(None, _PLAIN)
     if rest:
         special = set(rest)

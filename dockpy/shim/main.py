@@ -1,7 +1,10 @@
-"""The shim: creates the container's process, and then one poll loop until all is over and delivered.
+"""The shim: creates the container's process, and then one poll loop until all is over and
+delivered.
 
-Called in a fork of the keeper, single-threaded, with the control socket and the clients' descriptors.
-The order at the end is the promise: log complete, exit file, exit event, and only then the waiting for
+Called in a fork of the keeper, single-threaded, with the control socket and the clients'
+descriptors.
+The order at the end is the promise: log complete, exit file, exit event, and only then the waiting
+for
 clients that read slowly. A daemon is never waited for.
 """
 
@@ -126,7 +129,7 @@ class Shim:
             self._could_not_start(128, str(error))
             return
         self._init = Running(None, io, pid)
-        self._init_start = ids.start_time(pid)
+        self._init_start = _start_time(pid)
         self._started = rfc3339_nano(time.time_ns())
         io.begin(console, open_stdin=start.open_stdin, stdin_once=start.stdin_once)
         for attachment in start.attachments:
@@ -365,6 +368,14 @@ class Shim:
                 control.send({"seq": seq, "ok": True})
 
 
+def _start_time(pid: int) -> int:
+    """Of a child; 0 when it has ended already, and nobody will look for it."""
+    try:
+        return ids.start_time(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def _with_streams(
     io: ProcessIO,
     tty: bool,
@@ -425,7 +436,8 @@ def _kill(pid: int, number: int, everyone: bool) -> None:
 
 
 def _signal_pipe() -> int:
-    """SIGCHLD, SIGHUP and the deadly ones arrive as bytes: a shim ends when its container has, not before.
+    """SIGCHLD, SIGHUP and the deadly ones arrive as bytes: a shim ends when its container has, not
+    before.
 
     Handlers, not SIG_IGN: execve resets handlers, and would hand ignored signals to the container.
     """
@@ -449,7 +461,9 @@ def _noticed(_number: int, _frame: object) -> None:
 
 
 def main(start: protocol.Start, control: int, launcher: Launcher) -> None:
-    """In the forked child, which holds those descriptors only: from here to the end of the container."""
+    """In the forked child, which holds those descriptors only: from here to the end of the
+    container.
+    """
     os.setsid()
     set_title("dockpy-shim", start.id[:12])
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -3,7 +3,8 @@
   stdin:  conn or sink --Source--> Stdin --> pipe | pty
   output: pipe | pty --Output--> log, then each client's Queue --> sink | conn (framed or raw)
 
-Nothing here waits: a Queue takes what its descriptor does not, up to a bound; then the one stream that
+Nothing here waits: a Queue takes what its descriptor does not, up to a bound; then the one stream
+that
 feeds it is not read from the container, and everything else goes on. The flags of a client's
 descriptor are never changed (its shell shares them). A client whose connection hangs up loses its
 sinks at once, whatever is still in its queues.
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 QUEUE_LIMIT = 1 << 20
 BUFFER = 1 << 20
-# Four times the default is where throughput stops growing (measured); a megabyte would use up a user's
+# Four times the default is where throughput stops growing (measured); a megabyte would use up a
+# user's
 # pipe-user-pages-soft (64 MiB) with a few dozen busy containers and leave everyone one-page pipes.
 BUSY_PIPE = 1 << 18
 F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ comes with 3.10
@@ -68,7 +70,9 @@ class Buffer:
 
 
 class Queue:
-    """What is to be written to one descriptor, which it owns. Ready-made for sockets and for the rest."""
+    """What is to be written to one descriptor, which it owns. Ready-made for sockets and for the
+    rest.
+    """
 
     def __init__(self, loop: Loop, fd: int, on_room: Callable[[], None]) -> None:
         self._loop = loop
@@ -85,7 +89,8 @@ class Queue:
             if stat.S_ISSOCK(kind)
             else None
         )
-        # A blocking pipe or terminal, handed over by a client that could not open it again: a page at a
+        # A blocking pipe or terminal, handed over by a client that could not open it again: a page
+        # at a
         # time when poll says so is what the kernel takes without waiting.
         self._timid = (
             self._socket is None
@@ -300,7 +305,9 @@ def _close_politely(conn: _socket.socket) -> None:
 
 
 def send_away(attachment: Attachment, message: bytes = b"") -> None:
-    """A client of a process that could not be started: told why, if so, and closed with all it brought."""
+    """A client of a process that could not be started: told why, if so, and closed with all it
+    brought.
+    """
     conn = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, attachment.conn)
     if message:
         framed = struct.pack(">BxxxL", 1, len(message)) if attachment.framed else b""
@@ -573,7 +580,9 @@ class Source:
                 _enlarge(self._stdin.fd)
 
     def take_rest(self) -> None:
-        """The last bytes of a client that has hung up: they are in the socket, a buffer of it at most."""
+        """The last bytes of a client that has hung up: they are in the socket, a buffer of it at
+        most.
+        """
         if self.reads_conn:
             try:
                 while not self._over and self._copy():
@@ -632,7 +641,9 @@ class Source:
 
 
 class DetachKeys:
-    """Finds docker's detach sequence (`ctrl-p,ctrl-q`) in what is typed; a wrong key gives back the held ones."""
+    """Finds docker's detach sequence (`ctrl-p,ctrl-q`) in what is typed; a wrong key gives back the
+    held ones.
+    """
 
     def __init__(self, spec: str) -> None:
         self._keys = parse_keys(spec)
@@ -680,7 +691,8 @@ class ProcessIO:
     """All streams of one process, the container's own or an exec.
 
     Before the process is created: `pipes()`, whose ends it gets. Once it runs: `begin`. When it has
-    ended: `over`, which empties the pipes into log and queues, and `settle`: as soon as everything is
+    ended: `over`, which empties the pipes into log and queues, and `settle`: as soon as everything
+    is
     delivered, the clients are sent away and `on_finished` is called, once.
     """
 
