@@ -1,0 +1,472 @@
+"""What the daemon and a shim say to each other, as values; and the daemon's end of the line.
+
+Control socket: SOCK_SEQPACKET, one JSON object a datagram, descriptors by SCM_RIGHTS. The daemon
+asks `{"seq":n,"op":…}`, the shim answers `{"seq":n,"ok":true,…}` or `{"seq":n,"error":…,"kind":…}`,
+and tells events `{"event":…}` unasked. Descriptors are plain ints on both sides here; only the wire
+speaks of indexes into the descriptors of its datagram (a start message: after the control socket).
+
+  daemon                         keeper                      shim
+    | -- start + [control, fds] --> | -- fork, fork ----------> |
+    | <------- pid + pidfd -------- |                           |  shim.json, pipes, create
+    | <-- event started | failed ------------------------------ |
+    | -- attach, exec, resize, kill, state --> (answers) ------ |
+    | <-- event exec-started … exec-exit … exit (after exit.json) |
+
+An object longer than a datagram may be travels in a memfd: `{"memfd":true}`, last descriptor.
+"""
+
+from __future__ import annotations
+
+import _socket
+import base64
+import errno
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from typing_extensions import TypeAlias
+
+    Message: TypeAlias = (
+        "Reply | Refusal | Started | Failed | ExecStarted | ExecFailed | ExecExit | Exit | Detached"
+    )
+
+# Far below the default wmem (208 KiB), so that a datagram always fits an empty socket buffer.
+LONGEST = 1 << 16
+# The kernel's SCM_MAX_FD.
+MOST_FDS = 253
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+class BadMessage(ValueError):
+    """A datagram that is not of this protocol."""
+
+
+# ------------------------------------------------------------------------------------ datagrams
+
+
+def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[int] = ()) -> None:
+    """One object with descriptors; BlockingIOError when the other side does not keep up."""
+    data = json.dumps(obj, separators=(",", ":")).encode()
+    memfd = -1
+    if len(data) > LONGEST:
+        memfd = os.memfd_create("dockpy-message", os.MFD_CLOEXEC)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(memfd, view) :]
+        data = b'{"memfd":true}'
+        fds = (*fds, memfd)
+    try:
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+        sock.sendmsg([data], rights if fds else [], _socket.MSG_NOSIGNAL)
+    finally:
+        if memfd >= 0:
+            os.close(memfd)
+
+
+def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next object and its descriptors (close-on-exec, the caller's to close); None at the end."""
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(
+            2 * LONGEST, _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError as error:
+        if error.errno == errno.ECONNRESET:
+            return None
+        raise
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            count = len(content) // 4
+            fds += struct.unpack(f"{count}i", content[: 4 * count])
+    if not data:
+        close_all(fds)
+        return None
+    try:
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            raise BadMessage("datagram longer than the protocol allows")
+        obj = json.loads(data)
+        if isinstance(obj, dict) and obj.get("memfd") is True and fds:
+            memfd = fds.pop()
+            try:
+                obj = json.loads(_read_whole(memfd))
+            finally:
+                os.close(memfd)
+        if not isinstance(obj, dict):
+            raise BadMessage("not an object")
+    except ValueError as error:
+        close_all(fds)
+        raise BadMessage(str(error)) from None
+    return obj, fds
+
+
+def _read_whole(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > 16 << 20:
+        raise BadMessage("message longer than 16 MiB")
+    return os.pread(fd, size, 0)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------- what is started
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Descriptors of the client itself, used in place of its connection for as long as that lives."""
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One attached client: its connection, which streams it takes, and its own descriptors for some."""
+
+    conn: int
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    framed: bool = True
+    sinks: Sinks = Sinks()
+    detach_keys: str = ""
+    early: bytes = b""  # of stdin, read together with the request's head
+
+    def to_json(self, fds: list[int]) -> dict[str, object]:
+        """For the wire; appends this attachment's descriptors to `fds`, which the indexes speak of."""
+
+        def index(fd: int | None) -> int | None:
+            if fd is None:
+                return None
+            fds.append(fd)
+            return len(fds) - 1
+
+        return {
+            "conn": index(self.conn),
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "framed": self.framed,
+            "sinks": {name: index(getattr(self.sinks, name)) for name in STREAMS},
+            "detach_keys": self.detach_keys,
+            "early": base64.b64encode(self.early).decode("ascii"),
+        }
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any], fds: Sequence[int]) -> Attachment:
+        def descriptor(value: object) -> int | None:
+            if value is None:
+                return None
+            if not isinstance(value, int) or not 0 <= value < len(fds):
+                raise BadMessage(f"no descriptor {value!r} in this datagram")
+            return fds[value]
+
+        conn = descriptor(raw["conn"])
+        if conn is None:
+            raise BadMessage("an attachment needs its connection")
+        sinks = raw.get("sinks") or {}
+        return Attachment(
+            conn,
+            bool(raw.get("stdin")),
+            bool(raw.get("stdout")),
+            bool(raw.get("stderr")),
+            bool(raw.get("framed")),
+            Sinks(*(descriptor(sinks.get(name)) for name in STREAMS)),
+            str(raw.get("detach_keys") or ""),
+            base64.b64decode(raw.get("early") or b""),
+        )
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    driver: str = "local"  # local, json-file or none
+    folder: str = ""  # of the local driver: <bundle>/log
+    max_size: int = 20_000_000  # 0: unlimited
+    max_file: int = 5
+
+
+@dataclass(frozen=True)
+class Start:
+    """All that a shim is told; the OCI spec is `<bundle>/config.json`."""
+
+    id: str
+    bundle: str
+    socket: str
+    boot: str
+    log: LogConfig = LogConfig()
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    console_size: tuple[int, int] | None = None  # height, width
+    attachments: tuple[Attachment, ...] = ()
+    stop_on_shim_death: bool = True
+
+    def to_json(self, fds: list[int]) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "bundle": self.bundle,
+            "socket": self.socket,
+            "boot": self.boot,
+            "log": {
+                "driver": self.log.driver,
+                "folder": self.log.folder,
+                "max_size": self.log.max_size,
+                "max_file": self.log.max_file,
+            },
+            "tty": self.tty,
+            "open_stdin": self.open_stdin,
+            "stdin_once": self.stdin_once,
+            "console_size": self.console_size,
+            "attachments": [attachment.to_json(fds) for attachment in self.attachments],
+            "stop_on_shim_death": self.stop_on_shim_death,
+        }
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any], fds: Sequence[int]) -> Start:
+        log = raw["log"]
+        return Start(
+            str(raw["id"]),
+            str(raw["bundle"]),
+            str(raw["socket"]),
+            str(raw["boot"]),
+            LogConfig(
+                str(log["driver"]),
+                str(log.get("folder") or ""),
+                int(log.get("max_size") or 0),
+                int(log.get("max_file") or 1),
+            ),
+            bool(raw.get("tty")),
+            bool(raw.get("open_stdin")),
+            bool(raw.get("stdin_once")),
+            size_from_json(raw.get("console_size")),
+            tuple(Attachment.from_json(item, fds) for item in raw.get("attachments") or ()),
+            bool(raw.get("stop_on_shim_death", True)),
+        )
+
+
+def size_from_json(raw: object) -> tuple[int, int] | None:
+    """A console size, `[height, width]`; None when absent."""
+    if raw is None:
+        return None
+    if not isinstance(raw, (list, tuple)) or len(raw) != 2:
+        raise BadMessage("console_size is [height, width]")
+    height, width = (min(max(int(value), 0), 65535) for value in raw)
+    return height, width
+
+
+# ------------------------------------------------------------------------------ what a shim says
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to request `seq`; `fields` holds what the op returns."""
+
+    seq: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Request `seq` could not be done. kind: not-found, not-running, invalid, failed."""
+
+    seq: int
+    error: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Started:
+    pid: int
+    start: int  # clock ticks after boot (ids.start_time)
+    shim: int  # the shim's own pid
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The container's process could not be started; no Exit follows. code: 126, 127 or 128."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class ExecStarted:
+    exec: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ExecFailed:
+    exec: str
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class ExecExit:
+    exec: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The container's process has ended and `<bundle>/exit.json` is written."""
+
+    code: int
+    finished: str  # RFC 3339, nanoseconds
+    oom: bool = False
+
+
+@dataclass(frozen=True)
+class Detached:
+    """A client typed its detach keys. exec: None for the container's own streams."""
+
+    exec: str | None = None
+
+
+def message_from_json(raw: Mapping[str, Any]) -> Message | None:
+    """None for an event of a newer shim that this build does not know."""
+    try:
+        event = raw.get("event")
+        if event is None:
+            if "error" in raw:
+                return Refusal(int(raw["seq"]), str(raw["error"]), str(raw.get("kind") or "failed"))
+            return Reply(int(raw["seq"]), raw)
+        if event == "started":
+            return Started(int(raw["pid"]), int(raw["start"]), int(raw["shim"]))
+        if event == "failed":
+            return Failed(int(raw["code"]), str(raw["message"]))
+        if event == "exec-started":
+            return ExecStarted(str(raw["exec"]), int(raw["pid"]))
+        if event == "exec-failed":
+            return ExecFailed(str(raw["exec"]), int(raw["code"]), str(raw["message"]))
+        if event == "exec-exit":
+            return ExecExit(str(raw["exec"]), int(raw["code"]))
+        if event == "exit":
+            return Exit(int(raw["code"]), str(raw["finished"]), bool(raw.get("oom")))
+        if event == "detached":
+            return Detached(raw.get("exec"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadMessage(f"a shim's message lacks {error}") from None
+    return None
+
+
+EVENT_NAMES: Mapping[type, str] = {
+    Started: "started",
+    Failed: "failed",
+    ExecStarted: "exec-started",
+    ExecFailed: "exec-failed",
+    ExecExit: "exec-exit",
+    Exit: "exit",
+    Detached: "detached",
+}
+
+
+def event_to_json(event: Message) -> dict[str, object]:
+    return {"event": EVENT_NAMES[type(event)], **event.__dict__}
+
+
+# --------------------------------------------------------------------------- the daemon's end
+
+
+class ShimLink:
+    """The daemon's end of a shim's control socket; non-blocking, `fileno()` is for wait_readable.
+
+    A request returns its `seq`; its Reply or Refusal comes out of `receive` like every event.
+    Requests raise BlockingIOError when the socket is full (wait_writable, ask again) and
+    BrokenPipeError or ConnectionResetError when the shim is gone. Descriptors that are passed stay the
+    caller's to close, once the call has returned. `receive` returns None at the end of the shim: look at
+    exit.json then. All events before the end are readable even when the shim is long dead.
+    """
+
+    def __init__(self, sock: _socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._seq = 0
+
+    @classmethod
+    def pair(cls) -> tuple[ShimLink, int]:
+        """A new link and the descriptor to start the shim with (KeeperLink.start_shim; then close it)."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        return cls(ours), theirs.detach()
+
+    @classmethod
+    def connect(cls, path: str) -> ShimLink:
+        """To a running shim, by the socket in its shim.json (a later daemon's way). See also `recall`."""
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def receive(self) -> Message | None:
+        """The next message; BlockingIOError when there is none yet; None at the end."""
+        while True:
+            packet = receive_packet(self._sock)
+            if packet is None:
+                return None
+            raw, fds = packet
+            close_all(fds)
+            message = message_from_json(raw)
+            if message is not None:
+                return message
+
+    def attach(self, attachment: Attachment) -> int:
+        fds: list[int] = []
+        return self._request("attach", {"attachment": attachment.to_json(fds)}, fds)
+
+    def exec(
+        self,
+        exec_id: str,
+        process: Mapping[str, object],
+        *,
+        tty: bool = False,
+        console_size: tuple[int, int] | None = None,
+        attachments: Sequence[Attachment] = (),
+        detach: bool = False,
+    ) -> int:
+        """Answered when the process has started or failed (a Refusal then); its events come as well."""
+        fds: list[int] = []
+        fields = {
+            "exec": exec_id,
+            "process": process,
+            "tty": tty,
+            "console_size": console_size,
+            "attachments": [attachment.to_json(fds) for attachment in attachments],
+            "detach": detach,
+        }
+        return self._request("exec", fields, fds)
+
+    def resize(self, height: int, width: int, *, exec_id: str | None = None) -> int:
+        return self._request("resize", {"exec": exec_id, "h": height, "w": width})
+
+    def kill(self, signal: int, *, exec_id: str | None = None, everyone: bool = False) -> int:
+        return self._request("kill", {"exec": exec_id, "signal": signal, "all": everyone})
+
+    def state(self) -> int:
+        """The Reply's fields: pid, start, code (None while it runs), execs {id: {pid, code}}."""
+        return self._request("state", {})
+
+    def _request(self, op: str, fields: Mapping[str, object], fds: Sequence[int] = ()) -> int:
+        seq = self._seq + 1
+        send_packet(self._sock, {"seq": seq, "op": op, **fields}, fds)
+        self._seq = seq
+        return seq

@@ -1,0 +1,153 @@
+"""Blobs by digest, in an OCI image layout: `oci-layout`, `blobs/<algorithm>/<hex>`; arriving ones in `ingest/`.
+
+A blob under its name is whole, verified and durable: bytes are hashed on their way in, synced, then
+renamed. Whatever lies in `ingest/` when the daemon starts is half done; `recover()` removes it.
+`index.json`, which says what the blobs mean, is the images room's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from dockpy import files
+from dockpy.errors import InvalidParameter, NotFound
+from dockpy.oci.digest import Digest, algorithm_of, digest, digest_bytes, digest_of, hasher, hex_of
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class ContentStore:
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._ingest = f"{root}/ingest"
+        for algorithm in ("sha256", "sha512"):
+            os.makedirs(f"{root}/blobs/{algorithm}", mode=0o700, exist_ok=True)
+        os.makedirs(self._ingest, mode=0o700, exist_ok=True)
+        if not os.path.exists(f"{root}/oci-layout"):
+            files.write_atomic(f"{root}/oci-layout", _LAYOUT, 0o644)
+
+    def path(self, blob: Digest) -> str:
+        return f"{self.root}/blobs/{algorithm_of(blob)}/{hex_of(blob)}"
+
+    def has(self, blob: Digest) -> bool:
+        return os.path.exists(self.path(blob))
+
+    def size(self, blob: Digest) -> int:
+        try:
+            return os.stat(self.path(blob)).st_size
+        except FileNotFoundError:
+            raise _missing(blob) from None
+
+    def open(self, blob: Digest) -> int:
+        """A descriptor to read `blob` from; the caller closes it. Its bytes are not verified again."""
+        try:
+            return os.open(self.path(blob), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _missing(blob) from None
+
+    def read(self, blob: Digest, limit: int = 8 << 20) -> bytes:
+        """The whole of a small blob, verified (a disk may have lost what it was told to keep)."""
+        try:
+            data = files.read_bytes(self.path(blob), limit)
+        except FileNotFoundError:
+            raise _missing(blob) from None
+        except ValueError:
+            raise InvalidParameter(f"blob {blob} is longer than {limit} bytes") from None
+        state = hasher(blob)
+        state.update(data)
+        if digest_of(state) != blob:
+            raise InvalidParameter(
+                f"blob {blob} on disk does not have this digest: remove the image and get it again"
+            )
+        return data
+
+    def put(self, data: bytes) -> Digest:
+        blob = digest_bytes(data)
+        if not self.has(blob):
+            with self.writer() as writer:
+                writer.write(data)
+                writer.commit(blob)
+        return blob
+
+    def writer(self) -> BlobWriter:
+        return BlobWriter(self, self._ingest)
+
+    def remove(self, blob: Digest) -> None:
+        """Removes `blob`; one that is not there is no error."""
+        files.unlink_if_exists(self.path(blob))
+
+    def digests(self) -> Iterator[Digest]:
+        for algorithm in ("sha256", "sha512"):
+            for name in os.listdir(f"{self.root}/blobs/{algorithm}"):
+                try:
+                    yield digest(f"{algorithm}:{name}")
+                except InvalidParameter:
+                    continue  # somebody else's file; an OCI layout may hold any
+
+    def recover(self) -> None:
+        for entry in os.scandir(self._ingest):
+            os.unlink(entry.path)
+
+
+class BlobWriter:
+    """One arriving blob. As a context manager it is given up when the block ends without a commit."""
+
+    def __init__(self, store: ContentStore, folder: str) -> None:
+        self._store = store
+        self._path = f"{folder}/{os.getpid()}.{os.urandom(8).hex()}"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._hash = hasher()
+        self.size = 0
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        self._hash.update(chunk)
+        view = memoryview(chunk)
+        self.size += len(view)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def commit(self, expected: Digest | None = None, size: int | None = None) -> tuple[Digest, int]:
+        """Names the blob; InvalidParameter (and nothing kept) when it is not the expected one."""
+        try:
+            blob = digest_of(self._hash)
+            if expected is not None and algorithm_of(expected) != algorithm_of(blob):
+                blob = self._hash_again(expected)
+            if size is not None and size != self.size:
+                raise InvalidParameter(f"blob {expected or blob} has {self.size} bytes, not {size}")
+            if expected is not None and blob != expected:
+                raise InvalidParameter(f"blob has digest {blob}, not {expected}")
+            if not self._store.has(blob):
+                os.fdatasync(self._fd)
+                path = self._store.path(blob)
+                os.rename(self._path, path)
+                files.sync_folder(os.path.dirname(path))
+        finally:
+            self.abort()
+        return blob, self.size
+
+    def _hash_again(self, expected: Digest) -> Digest:
+        state = hasher(expected)
+        position = 0
+        while True:
+            chunk = os.pread(self._fd, 1 << 20, position)
+            if not chunk:
+                return digest_of(state)
+            position += len(chunk)
+            state.update(chunk)
+
+    def abort(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            files.unlink_if_exists(self._path)
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+
+def _missing(blob: Digest) -> NotFound:
+    return NotFound(f"content {blob} is not in the store")

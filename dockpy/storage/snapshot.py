@@ -1,0 +1,101 @@
+"""The snapshotter's contract: committed trees by chain id, active ones by key, and how to mount them.
+
+Words: a *chain* (ChainID) is a committed, never changing tree: all layers up to and with one. A *key* names an
+*active*, writable tree on top of a chain (or of nothing): one a container, key = the container's id. Only chains
+are parents. `unpack` makes a chain out of its parent and one layer archive; `prepare` makes an active tree.
+
+Everything here is cut-safe: what was not finished when the power went is removed by `recover()`, called
+once at the daemon's start before anything else. All calls block; they may come from several threads of the one
+daemon. Errors: NotFound for an unknown key or parent, Conflict for a chain in use, InvalidParameter for a
+bad archive (nothing is left of it), Unavailable where the host refuses (no space, no mount).
+
+`mounts(key)` answers one Mount with destination "/", for the runtime to mount in the container's own mount
+namespace: nothing is mounted before, so nothing needs to be unmounted when the container has died.
+  - overlay: Mount("/", "overlay", "overlay", ("lowerdir=l1:l2", "upperdir=…", "workdir=…", "userxattr", …)).
+    lowerdir is given once, colon-separated, topmost first, absolute; when the whole would be longer than 4000
+    bytes (mount(2) takes one page), each lower directory comes as its own option "lowerdir+=<path>", topmost first:
+    for fsconfig(FSCONFIG_SET_STRING, "lowerdir+", path) (Linux 6.5 or newer). The paths stay short
+    (`<store>/snapshots/n/7`), so 127 layers fit one page for stores named by up to about 10 characters,
+    and 30 layers for 110.
+  - copy: Mount("/", "bind", "<tree>", ("rbind", "rw")).
+  - fuse: Mount("/", "fuse.fuse-overlayfs", …): started by `activate(key)`, a bind of its mount point for the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dockpy.oci.digest import ChainID, DiffID
+
+if TYPE_CHECKING:
+    from dockpy.oci.spec import Mount
+
+Read = Callable[[int], bytes]
+"""read(n): up to n bytes of a stream, b"" at its end; raises as it likes."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a tree itself takes, without its parents."""
+
+    size: int
+    inodes: int
+
+
+@dataclass(frozen=True)
+class LayerSource:
+    """A layer's archive: `open()` starts reading it (plain, gzip or zstd, told by its first bytes).
+
+    `diff_id`, when known, is verified against the uncompressed stream: a mismatch is InvalidParameter
+    and leaves nothing. `open` answers a read function; the stream is read once, to its end.
+    """
+
+    open: Callable[[], Read]
+    diff_id: DiffID | None = None
+
+
+class Snapshotter(Protocol):
+    @property
+    def name(self) -> str:
+        """docker's word for the driver: overlay2, fuse-overlayfs, copy."""
+
+    def has(self, chain: ChainID) -> bool: ...
+
+    def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
+        """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
+
+        Two threads that unpack the same chain: one works, the other waits for it.
+        """
+
+    def prepare(self, key: str, parent: ChainID | None) -> None:
+        """A writable tree on `parent`. Conflict when the key exists."""
+
+    def mounts(self, key: str) -> tuple[Mount, ...]: ...
+
+    def remove(self, key: str) -> None:
+        """Ends an active tree. It is out of the way at once (renamed); its files go before this returns."""
+
+    def usage(self, key: str) -> Usage:
+        """What the active tree's own files take (docker's SizeRw)."""
+
+    def chain_usage(self, chain: ChainID) -> Usage: ...
+
+    def upper(self, key: str) -> str:
+        """The folder with what was changed (overlay) or the whole tree (copy): for diff, commit and cp."""
+
+    def layers(self, key: str) -> tuple[str, ...]:
+        """The trees below `upper`, topmost first; () for copy."""
+
+    def keys(self) -> tuple[str, ...]: ...
+
+    def parent_of(self, key: str) -> ChainID | None: ...
+
+    def chains(self) -> tuple[ChainID, ...]: ...
+
+    def drop(self, chain: ChainID) -> None:
+        """Removes a committed tree. Conflict while a chain or a key stands on it; a missing one is no error."""
+
+    def recover(self) -> None:
+        """Removes what was half done when the last daemon ended."""
