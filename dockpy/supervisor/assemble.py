@@ -32,7 +32,6 @@ class Surroundings:
     etc_files: Mapping[str, str]  # path in the container → path here
     seccomp: Optional[Seccomp]
     host_devices: tuple[str, ...] = ()  # for a privileged container
-    nofile: Optional[tuple[int, int]] = None
 
 
 def assemble(record: Record, around: Surroundings) -> Spec:
@@ -40,8 +39,8 @@ def assemble(record: Record, around: Surroundings) -> Spec:
     return Spec(
         process=_process(record),
         root=Root(path=f"{around.bundle}/rootfs", readonly=host.readonly_rootfs),
-        hostname="" if host.uts_mode == "host" or host.network_mode == "host" else record.config.hostname,
-        domainname=record.config.domainname,
+        hostname=None if host.uts_mode == "host" or host.network_mode == "host" else record.config.hostname,
+        domainname=record.config.domainname or None,
         mounts=_mounts(record, around),
         linux=Linux(
             namespaces=_namespaces(record, around),
@@ -131,7 +130,7 @@ def exec_process(record: Record, request: ExecCreate) -> Process:
         args=request.cmd or (),
         cwd=request.working_dir or record.config.working_dir or "/",
         env=replaced(replaced(base, record.config.env), request.env),
-        user=User(username=request.user or record.config.user),
+        user=User(username=request.user or record.config.user or None),
         terminal=request.tty,
         capabilities=Capabilities(bounding=caps, effective=caps, permitted=caps),
         no_new_privileges=no_new_privileges(host.security_opt),
@@ -152,7 +151,7 @@ def _namespaces(record: Record, around: Surroundings) -> tuple[Namespace, ...]:
         "cgroup": host.cgroupns_mode == "host",
     }
     kinds = ["mount", *(kind for kind, same in shared.items() if not same)]
-    return tuple(Namespace(type=kind, path=around.namespaces.get(kind, "")) for kind in kinds)
+    return tuple(Namespace(type=kind, path=around.namespaces.get(kind)) for kind in kinds)
 
 
 def _sysctls(record: Record, around: Surroundings) -> dict[str, str]:

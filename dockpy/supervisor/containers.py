@@ -50,6 +50,7 @@ class Containers:
         host: Host,
         folders: Folders,
         images: ImageStore,
+        image_index: str,
         snapshots: Snapshotter,
         keeper: Keeper,
         events: Events,
@@ -59,6 +60,7 @@ class Containers:
         self.host = host
         self.folders = folders
         self.images = images
+        self._image_index = image_index
         self.snapshots = snapshots
         self.keeper = keeper
         self.events = events
@@ -103,15 +105,22 @@ class Containers:
 
     async def resolve_image(self, reference: str) -> Image:
         """The image of that name; from memory as long as the store's index file is the same."""
-        stamp = self.images.stamp()
+        stamp = self._image_stamp()
         known = self._resolved.get(reference)
         if known is not None and known[0] == stamp:
             return known[1]
         image = await trio.to_thread.run_sync(self.images.resolve, reference, limiter=self.disk)
         if len(self._resolved) > 1000:
             self._resolved.clear()
-        self._resolved[reference] = (self.images.stamp(), image)
+        self._resolved[reference] = (stamp, image)
         return image
+
+    def _image_stamp(self) -> object:
+        try:
+            status = os.stat(self._image_index)
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     async def unpacked(self, image: Image) -> Optional[ChainID]:
         if image.chain_ids and self.snapshots.has(image.chain_ids[-1]):

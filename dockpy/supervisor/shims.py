@@ -101,22 +101,26 @@ class Shim:
             self._waiting.clear()
             self._tell(None)
 
-    async def ask(self, send: Callable[[ShimLink], int]) -> Reply:
+    async def ask(self, send: Callable[[ShimLink], int], within: float = ANSWER_WITHIN) -> Reply:
         """One request; the shim's refusal comes as the error that its kind means."""
         answer = _Answer()
-        with trio.move_on_after(ANSWER_WITHIN):
-            while True:
-                if self._ended:
-                    raise Lost("the container's shim has ended")
-                try:
-                    seq = send(self._link)
-                    break
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._link)
-                except (BrokenPipeError, ConnectionResetError):
-                    raise Lost("the container's shim has ended") from None
-            self._waiting[seq] = answer
-            await answer.ready.wait()
+        seq = -1
+        try:
+            with trio.move_on_after(within):
+                while True:
+                    if self._ended:
+                        raise Lost("the container's shim has ended")
+                    try:
+                        seq = send(self._link)
+                        break
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(self._link)
+                    except (BrokenPipeError, ConnectionResetError):
+                        raise Lost("the container's shim has ended") from None
+                self._waiting[seq] = answer
+                await answer.ready.wait()
+        finally:
+            self._waiting.pop(seq, None)
         if isinstance(answer.value, Reply):
             return answer.value
         if isinstance(answer.value, Refusal):
