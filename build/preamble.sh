@@ -1,0 +1,40 @@
+#!/bin/sh
+# dockpy: Docker in one Python file. This file is a shell script and, behind it, a Python archive.
+# Until exec only built-ins of the shell are used: a process more would cost more than Python's own start.
+# The interpreter is the one that unpacked this build last, else the newest in PATH. The record is believed when it is
+# a file of ours in a folder of ours; who else could have written to them or above is asked by the Python code below.
+case ${DOCKPY_STORE:-} in
+  /*) _dockpy_app=$DOCKPY_STORE/app ;;
+  *)
+    if [ -O / ]; then
+      _dockpy_app=/var/lib/dockpy/app
+    else
+      case ${XDG_DATA_HOME:-} in
+        /*) _dockpy_app=$XDG_DATA_HOME/dockpy/app ;;
+        *) _dockpy_app=${HOME:-/}/.local/share/dockpy/app ;;
+      esac
+    fi
+    ;;
+esac
+_dockpy_py=
+if [ -O "$_dockpy_app/python" ] && [ -O "$_dockpy_app" ] && [ ! -h "$_dockpy_app/python" ] && [ ! -h "$_dockpy_app" ]; then
+  IFS= read -r _dockpy_py <"$_dockpy_app/python" || _dockpy_py=
+fi
+if [ ! -x "$_dockpy_py" ] || [ -d "$_dockpy_py" ]; then
+  # A pyenv shim (*/shims/*) exists for versions that it then refuses, and takes 0.2 s: only when there is nothing else.
+  _dockpy_py= _dockpy_shim=
+  set -f
+  IFS=:
+  for _dockpy_name in python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3; do
+    for _dockpy_dir in ${PATH:-/usr/bin:/bin}; do
+      case $_dockpy_dir in
+        */shims | */shims/*) [ ! -x "$_dockpy_dir/$_dockpy_name" ] || _dockpy_shim=$_dockpy_dir/$_dockpy_name ;;
+        /*) [ ! -x "$_dockpy_dir/$_dockpy_name" ] || [ -d "$_dockpy_dir/$_dockpy_name" ] || { _dockpy_py=$_dockpy_dir/$_dockpy_name; break 2; } ;;
+      esac
+    done
+  done
+  [ -n "$_dockpy_py" ] || [ ! -x /usr/libexec/platform-python ] || _dockpy_py=/usr/libexec/platform-python
+  _dockpy_py=${_dockpy_py:-$_dockpy_shim}
+  [ -n "$_dockpy_py" ] || { echo "dockpy: no python3 in PATH; dockpy needs CPython 3.9 or newer" >&2; exit 127; }
+fi
+exec "$_dockpy_py" -IS -c 'import posix as p,sys;f=p.open(sys.argv[1],0);s=p.pread(f,@SIZE@,@OFFSET@);p.close(f);exec(s)' "$0" "$@"
