@@ -6,8 +6,8 @@ refuse, by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping, Optional
 
 from dockpy.api.fields import (
     decode,
@@ -34,7 +34,7 @@ __all__ = ["Config", "ContainerCreate", "ExecCreate", "HostConfig", "decode", "e
 
 @dataclass(frozen=True)
 class Healthcheck:
-    test: Optional[tuple[str, ...]] = optional_texts("Test")
+    test: tuple[str, ...] | None = optional_texts("Test")
     interval: int = integer("Interval")
     timeout: int = integer("Timeout")
     start_period: int = integer("StartPeriod")
@@ -57,24 +57,32 @@ class Config:
     open_stdin: bool = flag("OpenStdin")
     stdin_once: bool = flag("StdinOnce")
     env: tuple[str, ...] = texts("Env", null=False)
-    cmd: Optional[tuple[str, ...]] = optional_texts("Cmd")
-    healthcheck: Optional[Healthcheck] = optional_nested("Healthcheck", Healthcheck)
+    cmd: tuple[str, ...] | None = optional_texts("Cmd")
+    healthcheck: Healthcheck | None = optional_nested("Healthcheck", Healthcheck)
     image: str = text("Image")
     volumes: Mapping[str, object] = raw_object("Volumes", null=True)
     working_dir: str = text("WorkingDir")
-    entrypoint: Optional[tuple[str, ...]] = optional_texts("Entrypoint")
+    entrypoint: tuple[str, ...] | None = optional_texts("Entrypoint")
     network_disabled: bool = flag("NetworkDisabled")
     mac_address: str = text("MacAddress")
     on_build: tuple[str, ...] = texts("OnBuild")
     labels: Mapping[str, str] = mapping("Labels")
     stop_signal: str = text("StopSignal")
-    stop_timeout: Optional[int] = optional_integer("StopTimeout")
+    stop_timeout: int | None = optional_integer("StopTimeout")
     shell: tuple[str, ...] = texts("Shell")
 
     def to_json(self) -> dict[str, object]:
         """As docker prints it: fields that nobody set are left out where docker leaves them out."""
         result = encode(self)
-        for name in ("ExposedPorts", "Healthcheck", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell"):
+        for name in (
+            "ExposedPorts",
+            "Healthcheck",
+            "NetworkDisabled",
+            "MacAddress",
+            "StopSignal",
+            "StopTimeout",
+            "Shell",
+        ):
             if not result[name] and not (name == "StopTimeout" and result[name] == 0):
                 del result[name]
         return result
@@ -130,10 +138,10 @@ class MountRequest:
     target: str = text("Target")
     read_only: bool = flag("ReadOnly")
     consistency: str = text("Consistency")
-    bind_options: Optional[BindOptions] = optional_nested("BindOptions", BindOptions)
+    bind_options: BindOptions | None = optional_nested("BindOptions", BindOptions)
     volume_options: Mapping[str, object] = raw_object("VolumeOptions", null=True)
     image_options: Mapping[str, object] = raw_object("ImageOptions", null=True)
-    tmpfs_options: Optional[TmpfsOptions] = optional_nested("TmpfsOptions", TmpfsOptions)
+    tmpfs_options: TmpfsOptions | None = optional_nested("TmpfsOptions", TmpfsOptions)
 
     def to_json(self) -> dict[str, object]:
         return {name: value for name, value in encode(self).items() if value}
@@ -200,18 +208,18 @@ class HostConfig:
     device_requests: tuple[Mapping[str, object], ...] = raw_objects("DeviceRequests")
     memory_reservation: int = integer("MemoryReservation")
     memory_swap: int = integer("MemorySwap")
-    memory_swappiness: Optional[int] = optional_integer("MemorySwappiness")
-    oom_kill_disable: Optional[bool] = optional_flag("OomKillDisable")
-    pids_limit: Optional[int] = optional_integer("PidsLimit")
+    memory_swappiness: int | None = optional_integer("MemorySwappiness")
+    oom_kill_disable: bool | None = optional_flag("OomKillDisable")
+    pids_limit: int | None = optional_integer("PidsLimit")
     ulimits: tuple[Ulimit, ...] = nested_list("Ulimits", Ulimit)
     cpu_count: int = integer("CpuCount")
     cpu_percent: int = integer("CpuPercent")
     io_maximum_iops: int = integer("IOMaximumIOps")
     io_maximum_bandwidth: int = integer("IOMaximumBandwidth")
     mounts: tuple[MountRequest, ...] = nested_list("Mounts", MountRequest)
-    masked_paths: Optional[tuple[str, ...]] = optional_texts("MaskedPaths")
-    readonly_paths: Optional[tuple[str, ...]] = optional_texts("ReadonlyPaths")
-    init: Optional[bool] = optional_flag("Init")
+    masked_paths: tuple[str, ...] | None = optional_texts("MaskedPaths")
+    readonly_paths: tuple[str, ...] | None = optional_texts("ReadonlyPaths")
+    init: bool | None = optional_flag("Init")
 
     def to_json(self) -> dict[str, object]:
         result = encode(self)
@@ -241,7 +249,10 @@ class ContainerCreate:
         return cls(
             config=decode(Config, fields, ""),
             host_config=decode(HostConfig, fields.get("HostConfig"), "HostConfig"),
-            endpoints={key: parse_object(value, f"EndpointsConfig.{key}") for key, value in endpoints.items()},
+            endpoints={
+                key: parse_object(value, f"EndpointsConfig.{key}")
+                for key, value in endpoints.items()
+            },
             name=name,
             platform=platform,
         )
@@ -258,4 +269,4 @@ class ExecCreate:
     detach_keys: str = text("DetachKeys")
     env: tuple[str, ...] = texts("Env")
     working_dir: str = text("WorkingDir")
-    cmd: Optional[tuple[str, ...]] = optional_texts("Cmd")
+    cmd: tuple[str, ...] | None = optional_texts("Cmd")

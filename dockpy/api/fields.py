@@ -5,8 +5,9 @@ ignored, a wrong type is refused with the name of the field. `Any` ends here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, TypeVar
+from typing import Any, Callable, TypeVar
 
 from dockpy.errors import InvalidParameter
 
@@ -19,7 +20,7 @@ class Kind:
     """How one JSON value becomes a Python value, and back where that is not the identity."""
 
     parse: Parse
-    encode: Optional[Callable[[Any], object]] = None
+    encode: Callable[[Any], object] | None = None
 
 
 def wrong(raw: object, where: str, wanted: str) -> InvalidParameter:
@@ -27,7 +28,14 @@ def wrong(raw: object, where: str, wanted: str) -> InvalidParameter:
 
 
 def _json_name(raw: object) -> str:
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
+    names = {
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "an array",
+        dict: "an object",
+    }
     return names.get(type(raw), "null")
 
 
@@ -69,7 +77,7 @@ def parse_texts(raw: object, where: str) -> tuple[str, ...]:
     return tuple(parse_text(item, where) for item in raw)
 
 
-def parse_optional_texts(raw: object, where: str) -> Optional[tuple[str, ...]]:
+def parse_optional_texts(raw: object, where: str) -> tuple[str, ...] | None:
     """Null stays None, which differs from []: a string alone is what the oldest clients send."""
     if raw is None:
         return None
@@ -83,7 +91,9 @@ def parse_mapping(raw: object, where: str) -> Mapping[str, str]:
         return {}
     if not isinstance(raw, dict):
         raise wrong(raw, where, "an object")
-    return {parse_text(key, where): parse_text(value, f"{where}.{key}") for key, value in raw.items()}
+    return {
+        parse_text(key, where): parse_text(value, f"{where}.{key}") for key, value in raw.items()
+    }
 
 
 def parse_object(raw: object, where: str) -> Mapping[str, object]:
@@ -187,7 +197,8 @@ def raw_objects(name: str) -> Any:
 
 def nested(name: str, cls: Any) -> Any:
     return dataclasses.field(
-        default_factory=cls, metadata={"json": name, "kind": Kind(lambda raw, where: decode(cls, raw, where), encode)}
+        default_factory=cls,
+        metadata={"json": name, "kind": Kind(lambda raw, where: decode(cls, raw, where), encode)},
     )
 
 
@@ -215,7 +226,9 @@ def decode(cls: Callable[..., T], raw: object, where: str) -> T:
         if name in fields:
             value = fields[name]
             if value is not None:
-                values[field.name] = field.metadata["kind"].parse(value, f"{where}.{name}" if where else name)
+                values[field.name] = field.metadata["kind"].parse(
+                    value, f"{where}.{name}" if where else name
+                )
     return cls(**values)
 
 

@@ -6,7 +6,7 @@ import calendar
 import json
 import re
 import time
-from typing import Collection, Mapping, Optional
+from collections.abc import Collection, Mapping
 
 from dockpy.errors import InvalidParameter
 
@@ -57,7 +57,7 @@ def filters(query: Mapping[str, str], known: Collection[str]) -> Filters:
     return result
 
 
-def timestamp(text: str, name: str) -> Optional[int]:
+def timestamp(text: str, name: str) -> int | None:
     """Nanoseconds since 1970 of `unix[.fraction]`, RFC 3339 or a Go duration before now; None when absent or 0."""
     if text in ("", "0"):
         return None
@@ -65,12 +65,15 @@ def timestamp(text: str, name: str) -> Optional[int]:
     if match is not None:
         return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
     match = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?)?(Z|z|[+-]\d\d:\d\d)?", text
+        r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?)?(Z|z|[+-]\d\d:\d\d)?",
+        text,
     )
     if match is not None:
         clock = match[2] or "00:00:00"
         try:
-            parsed = time.strptime(f"{match[1]} {clock if len(clock) == 8 else clock + ':00'}", "%Y-%m-%d %H:%M:%S")
+            parsed = time.strptime(
+                f"{match[1]} {clock if len(clock) == 8 else clock + ':00'}", "%Y-%m-%d %H:%M:%S"
+            )
         except ValueError:
             raise InvalidParameter(f"{name}={text} is not a time") from None
         seconds = calendar.timegm(parsed)
@@ -85,10 +88,18 @@ def timestamp(text: str, name: str) -> Optional[int]:
     return time.time_ns() - length
 
 
-_UNITS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_UNITS = {
+    "ns": 1,
+    "us": 1000,
+    "µs": 1000,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 
 
-def duration(text: str) -> Optional[int]:
+def duration(text: str) -> int | None:
     """Nanoseconds of a Go duration such as 1h30m; None when it is none."""
     parts = re.findall(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:

@@ -6,7 +6,7 @@ Handlers are named, not referenced: the daemon wires them, the client reads the 
 from __future__ import annotations
 
 import re
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 from dockpy import API_VERSION, MIN_API_VERSION
 from dockpy.errors import InvalidParameter, NotFound
@@ -113,7 +113,9 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
         return _NEWEST, path
     number = version_number(match[1])
     if number > _NEWEST:
-        raise InvalidParameter(f"client version {match[1]} is too new. Maximum supported API version is {API_VERSION}")
+        raise InvalidParameter(
+            f"client version {match[1]} is too new. Maximum supported API version is {API_VERSION}"
+        )
     if number < _OLDEST:
         raise InvalidParameter(
             f"client version {match[1]} is too old. Minimum supported API version is {MIN_API_VERSION}, "
@@ -132,7 +134,9 @@ class RouteTable:
             if "{" not in pattern:
                 self._fixed[method, pattern] = name
                 continue
-            expression = re.sub(r"\\?\{(\w+)(…?)\\?\}", _group, re.escape(pattern).replace("\\…", "…"))
+            expression = re.sub(
+                r"\\?\{(\w+)(…?)\\?\}", _group, re.escape(pattern).replace("\\…", "…")
+            )
             entry = (method, re.compile(expression), name)
             self._by_word.setdefault(pattern.split("/")[1], []).append(entry)
 
@@ -142,12 +146,16 @@ class RouteTable:
         fixed = self._fixed.get((method, path))
         if fixed is not None:
             return fixed, {}
-        for candidate, expression, name in self._by_word.get(path.split("/", 2)[1] if path != "/" else "", ()):
+        for candidate, expression, name in self._by_word.get(
+            path.split("/", 2)[1] if path != "/" else "", ()
+        ):
             if candidate != method:
                 continue
-            match: Optional[re.Match[str]] = expression.fullmatch(path)
+            match: re.Match[str] | None = expression.fullmatch(path)
             if match is not None:
-                return name, {key: decode_segment(value) for key, value in match.groupdict().items()}
+                return name, {
+                    key: decode_segment(value) for key, value in match.groupdict().items()
+                }
         raise NotFound("page not found")
 
 

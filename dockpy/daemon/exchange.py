@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import select
 import socket
-from typing import Awaitable, Callable, Mapping, Sequence, TypeVar
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Callable, TypeVar
 
 import trio
 
@@ -100,7 +101,10 @@ class Exchange:
         elif value is None:
             body, kind = b"", None
         else:
-            body, kind = json.dumps(value, separators=(",", ":")).encode() + b"\n", "application/json"
+            body, kind = (
+                json.dumps(value, separators=(",", ":")).encode() + b"\n",
+                "application/json",
+            )
         every = [*BASE_HEADERS, *headers]
         if kind is not None:
             every.append(("Content-Type", kind))
@@ -115,7 +119,9 @@ class Exchange:
     async def begin(self, content_type: str = "application/json", status: int = 200) -> None:
         """The head of a reply whose body comes in pieces; it is sent at once."""
         self.begun = True
-        await self.connection.send(self._codec.head(status, [*BASE_HEADERS, ("Content-Type", content_type)]))
+        await self.connection.send(
+            self._codec.head(status, [*BASE_HEADERS, ("Content-Type", content_type)])
+        )
 
     async def write(self, data: bytes) -> None:
         if data:
@@ -219,7 +225,7 @@ class Exchange:
         return self._codec.reusable()
 
     def threaded(self) -> Threaded:
-        return Threaded(self, self._codec, self.connection.socket)
+        return Threaded(self, self._codec, self.connection.sock)
 
     def note_body_read(self) -> None:
         self._body_read = True
@@ -298,4 +304,3 @@ class Threaded:
         poller = select.poll()
         poller.register(self._socket, events)
         poller.poll()
-

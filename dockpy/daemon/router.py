@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
+from typing import Callable
 
 from dockpy.api.routes import RouteTable, split_version
 from dockpy.daemon.exchange import Exchange

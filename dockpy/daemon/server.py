@@ -6,9 +6,9 @@ goes to the log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
-from typing import Optional
 
 import trio
 
@@ -55,10 +55,8 @@ class Server:
         """Ends worker threads that sit in a transfer, at the daemon's end."""
         for connection in self._open:
             if not connection.handed_over:
-                try:
-                    connection.socket.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     async def _serve(self, connection: Connection) -> None:
         codec = ServerCodec()
@@ -82,11 +80,13 @@ class Server:
                 return
             except Exception:
                 log.exception("%s %s failed", request.method, request.path)
-                await self._tell(exchange, 500, "internal error; `dockpy daemon logs` has the details")
+                await self._tell(
+                    exchange, 500, "internal error; `dockpy daemon logs` has the details"
+                )
             if not await exchange.finish():
                 return
 
-    async def _next_request(self, connection: Connection, codec: ServerCodec) -> Optional[Request]:
+    async def _next_request(self, connection: Connection, codec: ServerCodec) -> Request | None:
         while True:
             event = codec.next_event()
             if isinstance(event, Request):
@@ -112,11 +112,19 @@ class Server:
         await exchange.reply(status, None if status == 304 else {"message": message})
 
     async def _refuse(self, connection: Connection, codec: ServerCodec, error: BadRequest) -> None:
-        body = b'{"message":"bad request: ' + str(error).encode("ascii", "replace").replace(b'"', b"'") + b'"}\n'
+        body = (
+            b'{"message":"bad request: '
+            + str(error).encode("ascii", "replace").replace(b'"', b"'")
+            + b'"}\n'
+        )
         reason = REASONS.get(error.status, b"Bad Request").decode()
         head = raw_head(
             error.status,
             reason,
-            [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")],
+            [
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
+            ],
         )
         await connection.send(head + body)

@@ -6,7 +6,9 @@ with the status that should be answered; after one of those the connection can o
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
+
+from typing import cast
 
 import h11
 
@@ -50,7 +52,9 @@ class ServerCodec:
             return _NEED_DATA
         if isinstance(event, h11.Request):
             path, query, lists = parse_target(event.target.decode("ascii", "replace"))
-            headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+            headers = {
+                name.decode("ascii"): value.decode("latin-1") for name, value in event.headers
+            }
             return Request(event.method.decode("ascii"), path, query, headers, lists)
         if isinstance(event, h11.Data):
             return Body(bytes(event.data))
@@ -76,9 +80,11 @@ class ServerCodec:
         """Whether the request's body has not been read to its end."""
         return self._h11.their_state is h11.SEND_BODY
 
-    def head(self, status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    def head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
         """The head of a reply; without a Content-Length the body goes in chunks."""
-        return self._sent(h11.Response(status_code=status, headers=headers, reason=REASONS.get(status, b"")))
+        return self._sent(
+            h11.Response(status_code=status, headers=headers, reason=REASONS.get(status, b""))
+        )
 
     def data(self, data: bytes) -> bytes:
         return self._sent(h11.Data(data=data))
@@ -86,9 +92,12 @@ class ServerCodec:
     def data_frame(self, length: int) -> tuple[bytes, bytes]:
         """What goes before and after `length` body bytes that the caller moves by itself (sendfile)."""
         marker = _Length(length)
-        parts = self._h11.send_with_data_passthrough(h11.Data(data=marker))  # type: ignore[arg-type]  # h11 only takes len()
-        at = next(i for i, part in enumerate(parts or []) if part is marker)
-        return b"".join((parts or [])[:at]), b"".join((parts or [])[at + 1 :])
+        # h11 only asks for its len(), and gives it back untouched.
+        event = h11.Data(data=cast(bytes, marker))
+        parts: list[object] = list(self._h11.send_with_data_passthrough(event) or [])
+        at = next(i for i, part in enumerate(parts) if part is marker)
+        before, after = cast("list[bytes]", parts[:at]), cast("list[bytes]", parts[at + 1 :])
+        return b"".join(before), b"".join(after)
 
     def end(self) -> bytes:
         return self._sent(h11.EndOfMessage())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Union
+from typing import Union
 from urllib.parse import parse_qsl, unquote
 
 
@@ -18,7 +19,7 @@ class Request:
     query_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def upgrade(self) -> Optional[str]:
+    def upgrade(self) -> str | None:
         """The protocol that the client wants to change to, in lower case."""
         if "upgrade" not in self.headers.get("connection", "").lower():
             return None

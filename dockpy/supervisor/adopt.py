@@ -51,7 +51,9 @@ def _broken(containers: Containers, broken: Broken) -> None:
         log.warning("removing an interrupted create: %s", broken.id[:12])
         containers.folders.discard(broken.id)
         return
-    log.error("container %s is left alone, its record cannot be read: %s", broken.id[:12], broken.reason)
+    log.error(
+        "container %s is left alone, its record cannot be read: %s", broken.id[:12], broken.reason
+    )
 
 
 async def _adopt(containers: Containers, container: Container) -> None:
@@ -60,14 +62,22 @@ async def _adopt(containers: Containers, container: Container) -> None:
     told = _shim_file(bundle)
     if told is not None and told.get("boot") == boot:
         finished = read_exit(bundle, boot)
-        if finished is not None and not container.state.running and finished.finished == container.state.finished:
+        if (
+            finished is not None
+            and not container.state.running
+            and finished.finished == container.state.finished
+        ):
             return  # a run whose end is recorded already
         _suppose_running(containers, container, told)
         if finished is None and await _connect(containers, container, str(told.get("socket"))):
             return
         containers.lost(container)
     elif container.state.running:
-        code, error = (255, "the machine was switched off") if container.state.boot != boot else (137, "no shim")
+        code, error = (
+            (255, "the machine was switched off")
+            if container.state.boot != boot
+            else (137, "no shim")
+        )
         containers.exited(container, code, now(), False, error)
     elif container.record.host_config.auto_remove and container.state.status == "exited":
         take_away(containers, container)
@@ -118,7 +128,10 @@ async def _connect(containers: Containers, container: Container, socket: str) ->
     if code is not None:
         finished = read_exit(containers.folders.bundle(container.id), containers.host.boot)
         containers.exited(
-            container, int(code), finished.finished if finished else now(), finished.oom if finished else False
+            container,
+            int(code),
+            finished.finished if finished else now(),
+            finished.oom if finished else False,
         )
     return True
 
@@ -132,14 +145,18 @@ def _open(containers: Containers, container: Container, socket: str) -> ShimLink
     told = _shim_file(containers.folders.bundle(container.id)) or {}
     pid, start = int(str(told.get("pid") or 0)), int(str(told.get("start") or 0))
     if pid and ids.alive(pid, start):
-        log.error("the shim of container %s lives (pid %d), but its socket does not answer", container.id[:12], pid)
+        log.error(
+            "the shim of container %s lives (pid %d), but its socket does not answer",
+            container.id[:12],
+            pid,
+        )
     return None
 
 
 async def _clean(containers: Containers) -> None:
     # Looked at here, between two awaits: a create in progress shows either nothing or all of itself.
     known = {container.id for container in containers.all()}
-    orphans = [key for key in containers.snapshots.keys() if len(key) == 64 and key not in known]
+    orphans = [key for key in containers.snapshots if len(key) == 64 and key not in known]
     await trio.to_thread.run_sync(_clean_disk, containers, known, orphans, limiter=containers.disk)
 
 
@@ -156,7 +173,9 @@ def _clean_disk(containers: Containers, known: set[str], orphans: list[str]) -> 
         for path in _partial(folders.bundle(container_id)):
             files.unlink_if_exists(path)
     for key in orphans:
-        if not os.path.exists(folders.bundle(key)):  # else: a record that cannot be read; it keeps its files
+        if not os.path.exists(
+            folders.bundle(key)
+        ):  # else: a record that cannot be read; it keeps its files
             log.warning("removing the snapshot of no container: %s", key[:12])
             delete_files(containers, key, None)
 

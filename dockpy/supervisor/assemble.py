@@ -8,14 +8,14 @@ only does what the spec says.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Optional, Sequence
 
 from dockpy.api.container import ExecCreate
+from dockpy.oci import capabilities
 from dockpy.oci.seccomp import Seccomp
 from dockpy.oci.spec import Capabilities, Linux, Mount, Namespace, Process, Rlimit, Root, Spec, User
 from dockpy.supervisor import served
-from dockpy.supervisor.capabilities import CAPABILITIES, bounding
 from dockpy.supervisor.records import Record
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,7 +30,7 @@ class Surroundings:
     root: tuple[Mount, ...]  # from the snapshotter
     namespaces: Mapping[str, str]  # type → /proc/<pid>/ns/… of a container that is joined
     etc_files: Mapping[str, str]  # path in the container → path here
-    seccomp: Optional[Seccomp]
+    seccomp: Seccomp | None
     host_devices: tuple[str, ...] = ()  # for a privileged container
 
 
@@ -39,7 +39,9 @@ def assemble(record: Record, around: Surroundings) -> Spec:
     return Spec(
         process=_process(record),
         root=Root(path=f"{around.bundle}/rootfs", readonly=host.readonly_rootfs),
-        hostname=None if host.uts_mode == "host" or host.network_mode == "host" else record.config.hostname,
+        hostname=None
+        if host.uts_mode == "host" or host.network_mode == "host"
+        else record.config.hostname,
         domainname=record.config.domainname or None,
         mounts=_mounts(record, around),
         linux=Linux(
@@ -66,7 +68,7 @@ def _annotations(record: Record, around: Surroundings) -> dict[str, str]:
 
 def _process(record: Record) -> Process:
     host, config = record.host_config, record.config
-    caps = bounding(host.cap_add, host.cap_drop, privileged=host.privileged)
+    caps = capabilities.adjust(host.cap_add, host.cap_drop, host.privileged)
     return Process(
         args=record.argv,
         cwd=config.working_dir or "/",
@@ -75,7 +77,11 @@ def _process(record: Record) -> Process:
         terminal=config.tty,
         capabilities=Capabilities(bounding=caps, effective=caps, permitted=caps),
         rlimits=tuple(
-            Rlimit(type=f"RLIMIT_{limit.name.upper()}", hard=_limit(limit.hard), soft=_limit(limit.soft))
+            Rlimit(
+                type=f"RLIMIT_{limit.name.upper()}",
+                hard=_limit(limit.hard),
+                soft=_limit(limit.soft),
+            )
             for limit in host.ulimits
         ),
         no_new_privileges=no_new_privileges(host.security_opt),
@@ -88,7 +94,9 @@ def _limit(value: int) -> int:
 
 
 def no_new_privileges(options: Sequence[str]) -> bool:
-    return ("no-new-privileges", "true") in [served.split_security_option(option) for option in options]
+    return ("no-new-privileges", "true") in [
+        served.split_security_option(option) for option in options
+    ]
 
 
 def seccomp_choice(options: Sequence[str], *, privileged: bool) -> str:
@@ -122,7 +130,11 @@ def replaced(base: Sequence[str], env: Sequence[str]) -> tuple[str, ...]:
 def exec_process(record: Record, request: ExecCreate) -> Process:
     """A further process with the container's own confinement."""
     host = record.host_config
-    caps = CAPABILITIES if request.privileged else bounding(host.cap_add, host.cap_drop, privileged=host.privileged)
+    caps = (
+        capabilities.NAMES
+        if request.privileged
+        else capabilities.adjust(host.cap_add, host.cap_drop, host.privileged)
+    )
     base = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={record.config.hostname}"]
     if request.tty:
         base.append("TERM=xterm")
@@ -160,7 +172,9 @@ def _sysctls(record: Record, around: Surroundings) -> dict[str, str]:
         values["net.ipv4.ip_unprivileged_port_start"] = "0"
         if around.tier == "root":
             values["net.ipv4.ping_group_range"] = "0 2147483647"
-    values.update({name.replace("/", "."): value for name, value in record.host_config.sysctls.items()})
+    values.update(
+        {name.replace("/", "."): value for name, value in record.host_config.sysctls.items()}
+    )
     return values
 
 
@@ -170,7 +184,8 @@ def _sysctls(record: Record, around: Surroundings) -> dict[str, str]:
 def _mounts(record: Record, around: Surroundings) -> tuple[Mount, ...]:
     host = record.host_config
     user_mounts = sorted(
-        (*_binds(record), *_requested(record), *_tmpfs(record)), key=lambda mount: mount.destination.count("/")
+        (*_binds(record), *_requested(record), *_tmpfs(record)),
+        key=lambda mount: mount.destination.count("/"),
     )
     taken = {mount.destination for mount in user_mounts}
     system = [mount for mount in _system(record, around) if mount.destination not in taken]
@@ -189,7 +204,8 @@ def _mounts(record: Record, around: Surroundings) -> tuple[Mount, ...]:
         for device in host.devices
     ]
     devices += [
-        Mount(destination=path, type="bind", source=path, options=("bind", "rprivate")) for path in around.host_devices
+        Mount(destination=path, type="bind", source=path, options=("bind", "rprivate"))
+        for path in around.host_devices
     ]
     return (*around.root, *system, *devices, *etc, *user_mounts)
 
@@ -217,13 +233,40 @@ def _system(record: Record, around: Surroundings) -> list[Mount]:
     ]
     # sysfs belongs to a network namespace: only who owns that may mount it.
     if host.network_mode == "host" and around.tier != "root":
-        mounts.append(Mount(destination="/sys", type="bind", source="/sys", options=("rbind", "rprivate", *plain, read)))
+        mounts.append(
+            Mount(
+                destination="/sys",
+                type="bind",
+                source="/sys",
+                options=("rbind", "rprivate", *plain, read),
+            )
+        )
     else:
-        mounts.append(Mount(destination="/sys", type="sysfs", source="sysfs", options=(*plain, read)))
-        mounts.append(Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=(*plain, read)))
+        mounts.append(
+            Mount(destination="/sys", type="sysfs", source="sysfs", options=(*plain, read))
+        )
+        mounts.append(
+            Mount(
+                destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=(*plain, read)
+            )
+        )
     if host.ipc_mode == "host":
-        mounts.append(Mount(destination="/dev/mqueue", type="bind", source="/dev/mqueue", options=("rbind", "rprivate")))
-        mounts.append(Mount(destination="/dev/shm", type="bind", source="/dev/shm", options=("rbind", "rprivate")))
+        mounts.append(
+            Mount(
+                destination="/dev/mqueue",
+                type="bind",
+                source="/dev/mqueue",
+                options=("rbind", "rprivate"),
+            )
+        )
+        mounts.append(
+            Mount(
+                destination="/dev/shm",
+                type="bind",
+                source="/dev/shm",
+                options=("rbind", "rprivate"),
+            )
+        )
         return mounts
     mounts.append(Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=plain))
     if host.ipc_mode != "none":
@@ -238,7 +281,9 @@ def _binds(record: Record) -> list[Mount]:
         source, target, words = served.split_bind(text)
         spread = next((word for word in words if word in served.PROPAGATIONS), "rprivate")
         options = ("rbind", spread, *(("rro", "ro") if "ro" in words else ()))
-        mounts.append(Mount(destination=_normal(target), type="bind", source=source, options=options))
+        mounts.append(
+            Mount(destination=_normal(target), type="bind", source=source, options=options)
+        )
     return mounts
 
 
@@ -254,7 +299,12 @@ def _requested(record: Record) -> list[Mount]:
             if mount.read_only:
                 options.append("ro")
             mounts.append(
-                Mount(destination=_normal(mount.target), type="tmpfs", source="tmpfs", options=tuple(options))
+                Mount(
+                    destination=_normal(mount.target),
+                    type="tmpfs",
+                    source="tmpfs",
+                    options=tuple(options),
+                )
             )
             continue
         bind = mount.bind_options
@@ -265,7 +315,12 @@ def _requested(record: Record) -> list[Mount]:
             if bind is None or not (bind.non_recursive or bind.read_only_non_recursive):
                 words.append("rro")
         mounts.append(
-            Mount(destination=_normal(mount.target), type="bind", source=mount.source, options=tuple(words))
+            Mount(
+                destination=_normal(mount.target),
+                type="bind",
+                source=mount.source,
+                options=tuple(words),
+            )
         )
     return mounts
 
@@ -277,9 +332,15 @@ def _tmpfs(record: Record) -> list[Mount]:
     mounts = []
     for target, text in record.host_config.tmpfs.items():
         wanted = [word for word in text.split(",") if word]
-        base = [word for word in ("noexec", "nosuid", "nodev") if not any(_OPPOSITES.get(w) == word for w in wanted)]
+        base = [
+            word
+            for word in ("noexec", "nosuid", "nodev")
+            if not any(_OPPOSITES.get(w) == word for w in wanted)
+        ]
         options = (*base, *(word for word in wanted if word not in base))
-        mounts.append(Mount(destination=_normal(target), type="tmpfs", source="tmpfs", options=options))
+        mounts.append(
+            Mount(destination=_normal(target), type="tmpfs", source="tmpfs", options=options)
+        )
     return mounts
 
 
@@ -290,7 +351,7 @@ def _normal(path: str) -> str:
 # --------------------------------------------------------------------------------- /etc files
 
 
-def hosts_file(record: Record, host_text: Optional[str]) -> str:
+def hosts_file(record: Record, host_text: str | None) -> str:
     """`host_text`: the host's own file, for a container in the host's network."""
     if host_text is not None:
         text = host_text if host_text.endswith("\n") or not host_text else host_text + "\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
-from typing import Optional
 
 import trio
 
@@ -112,8 +111,8 @@ class Exec:
     running: bool = False
     started: bool = False
     pid: int = 0
-    exit_code: Optional[int] = None
-    console_size: Optional[tuple[int, int]] = None
+    exit_code: int | None = None
+    console_size: tuple[int, int] | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
 
@@ -121,7 +120,7 @@ class Exec:
 class Container:
     record: Record
     state: State
-    shim: Optional[Shim] = None
+    shim: Shim | None = None
     removing: bool = False
     restarting: bool = False  # an exit now is not the end of a --rm container
     pending: list[Client] = field(default_factory=list)
@@ -130,7 +129,7 @@ class Container:
     exits: Waiters = field(default_factory=Waiters)  # next-exit, not-running
     removals: Waiters = field(default_factory=Waiters)
     # Set while a start waits for what its shim says first.
-    starting: Optional[trio.MemorySendChannel[object]] = None
+    starting: trio.MemorySendChannel[object] | None = None
 
     @property
     def id(self) -> str:

@@ -10,14 +10,16 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Callable, Mapping, Optional
+from typing import Callable
 
 import trio
 
 from dockpy import files
 from dockpy.api.times import ZERO, now
 from dockpy.errors import NotFound
+from dockpy.images import builtin
 from dockpy.images.store import Image, ImageStore
 from dockpy.oci.digest import ChainID
 from dockpy.shim.protocol import Detached, ExecExit, ExecFailed, ExecStarted, Exit, Failed, Started
@@ -94,12 +96,27 @@ class Containers:
         return sum(container.state.running for container in self._by_id.values())
 
     def busy(self) -> bool:
-        return any(container.state.running or container.lock.locked() for container in self._by_id.values())
+        return any(
+            container.state.running or container.lock.locked() for container in self._by_id.values()
+        )
+
+    def shim_pid(self, container: Container) -> int:
+        """From the record that the shim itself keeps; 0 when none runs."""
+        if not container.state.running:
+            return 0
+        raw = _read_json(f"{self.folders.bundle(container.id)}/shim.json")
+        pid = raw.get("pid") if raw is not None else 0
+        return pid if isinstance(pid, int) else 0
 
     def using(self, image_id: str) -> list[str]:
         """Ids of the containers made from an image, running ones first."""
-        users = [container for container in self._by_id.values() if container.record.image_id == image_id]
-        return [container.id for container in sorted(users, key=lambda container: not container.state.running)]
+        users = [
+            container for container in self._by_id.values() if container.record.image_id == image_id
+        ]
+        return [
+            container.id
+            for container in sorted(users, key=lambda container: not container.state.running)
+        ]
 
     # ------------------------------------------------------------------------------- images
 
@@ -109,11 +126,16 @@ class Containers:
         known = self._resolved.get(reference)
         if known is not None and known[0] == stamp:
             return known[1]
-        image = await trio.to_thread.run_sync(self.images.resolve, reference, limiter=self.disk)
+        image = await trio.to_thread.run_sync(self._find_image, reference, limiter=self.disk)
+        stamp = self._image_stamp()
         if len(self._resolved) > 1000:
             self._resolved.clear()
         self._resolved[reference] = (stamp, image)
         return image
+
+    def _find_image(self, reference: str) -> Image:
+        """Blocking: builtin images are made when they are first asked for."""
+        return builtin.ensure(self.images, reference) or self.images.resolve(reference)
 
     def _image_stamp(self) -> object:
         try:
@@ -122,7 +144,7 @@ class Containers:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    async def unpacked(self, image: Image) -> Optional[ChainID]:
+    async def unpacked(self, image: Image) -> ChainID | None:
         if image.chain_ids and self.snapshots.has(image.chain_ids[-1]):
             return image.chain_ids[-1]
         return await trio.to_thread.run_sync(self.images.unpack, image, limiter=self.disk)
@@ -135,7 +157,12 @@ class Containers:
             "container",
             action,
             record.id,
-            {**record.config.labels, "image": record.config.image, "name": record.name, **attributes},
+            {
+                **record.config.labels,
+                "image": record.config.image,
+                "name": record.name,
+                **attributes,
+            },
         )
 
     # -------------------------------------------------------------------------- shim events
@@ -204,13 +231,21 @@ class Containers:
         else:
             self.exited(container, told.code, told.finished, told.oom, told.error)
 
-    def exited(self, container: Container, code: int, finished: str, oom: bool, error: str = "") -> None:
+    def exited(
+        self, container: Container, code: int, finished: str, oom: bool, error: str = ""
+    ) -> None:
         if not container.state.running:
             return
         started = container.state.started
         container.shim = None
         container.state = changed(
-            container.state, status="exited", pid=0, exit_code=code, finished=finished, oom=oom, error=error
+            container.state,
+            status="exited",
+            pid=0,
+            exit_code=code,
+            finished=finished,
+            oom=oom,
+            error=error,
         )
         for exec_ in container.execs.values():
             if exec_.running:
@@ -220,7 +255,9 @@ class Containers:
         container.exits.release(Outcome(code, error))
         if oom:
             self.publish(container, "oom")
-        self.publish(container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished))
+        self.publish(
+            container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished)
+        )
         if container.record.host_config.auto_remove and not container.restarting:
             self._auto_remove(self, container)
 
@@ -228,14 +265,18 @@ class Containers:
         try:
             self.folders.write_state(container.id, container.state)
         except OSError as error:
-            log.error("the state of container %s could not be written: %s", container.id[:12], error)
+            log.error(
+                "the state of container %s could not be written: %s", container.id[:12], error
+            )
 
     # -------------------------------------------------------------------------------- execs
 
     def exec(self, exec_id: str) -> tuple[Container, Exec]:
         exec_ = self.execs.get(exec_id)
         if exec_ is None:
-            matches = [known for known in self.execs if len(exec_id) >= 4 and known.startswith(exec_id)]
+            matches = [
+                known for known in self.execs if len(exec_id) >= 4 and known.startswith(exec_id)
+            ]
             if len(matches) != 1:
                 raise NotFound(f"No such exec instance: {exec_id}")
             exec_ = self.execs[matches[0]]
@@ -271,7 +312,7 @@ class ExitFile:
     error: str
 
 
-def read_exit(bundle: str, boot: str) -> Optional[ExitFile]:
+def read_exit(bundle: str, boot: str) -> ExitFile | None:
     """What the shim left; None when it left nothing, or another boot's shim did."""
     raw = _read_json(f"{bundle}/exit.json")
     if raw is None or raw.get("boot") != boot:
@@ -288,7 +329,7 @@ def read_exit(bundle: str, boot: str) -> Optional[ExitFile]:
         return None
 
 
-def _read_json(path: str) -> Optional[Mapping[str, object]]:
+def _read_json(path: str) -> Mapping[str, object] | None:
     try:
         raw = json.loads(files.read_bytes(path))
     except (OSError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional
 
 import trio
 
@@ -28,7 +27,9 @@ def running_shim(container: Container) -> Shim:
 async def kill(containers: Containers, container: Container, signal: str) -> None:
     number = signal_number(signal) if signal else SIGKILL
     if not container.state.running or container.shim is None:
-        raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+        raise Conflict(
+            f"cannot kill container: {container.name}: container {container.id} is not running"
+        )
     if number == SIGKILL:
         container.state = changed(container.state, stopped=True)
     await _signal(container, number)
@@ -46,7 +47,9 @@ async def _signal(container: Container, number: int) -> None:
             raise
 
 
-async def stop(containers: Containers, container: Container, timeout: Optional[int], signal: str) -> None:
+async def stop(
+    containers: Containers, container: Container, timeout: int | None, signal: str
+) -> None:
     """The stop signal, then SIGKILL after `timeout` seconds (negative: never)."""
     if not container.state.running:
         raise NotModified(f"container {container.name} is not running")
@@ -70,11 +73,15 @@ async def stop(containers: Containers, container: Container, timeout: Optional[i
         with trio.move_on_after(STOP_TIMEOUT) as scope:
             await gone.wait()
         if scope.cancelled_caught:
-            raise DockpyError(f"cannot stop container: {container.name}: it is still there after SIGKILL")
+            raise DockpyError(
+                f"cannot stop container: {container.name}: it is still there after SIGKILL"
+            )
     containers.publish(container, "stop")
 
 
-async def restart(containers: Containers, container: Container, timeout: Optional[int], signal: str) -> None:
+async def restart(
+    containers: Containers, container: Container, timeout: int | None, signal: str
+) -> None:
     container.restarting = True
     try:
         if container.state.running:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Mapping, Optional
 
 from dockpy import ids
-from dockpy.api.container import Config, ContainerCreate, Healthcheck, HostConfig, LogConfig, RestartPolicy
+from dockpy.api.container import (
+    Config,
+    ContainerCreate,
+    Healthcheck,
+    HostConfig,
+    LogConfig,
+    RestartPolicy,
+)
 from dockpy.api.times import now
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.images.store import Image
@@ -59,7 +66,11 @@ async def create(containers: Containers, request: ContainerCreate) -> tuple[Cont
     chain = await containers.unpacked(image)
 
     # From here on nothing awaits: a name that is free now stays so.
-    name = _bare(request.name) if request.name else names.pick(containers.names, random.Random(os.urandom(8)))
+    name = (
+        _bare(request.name)
+        if request.name
+        else names.pick(containers.names, random.Random(os.urandom(8)))
+    )
     containers.names.add(container_id, name)
     record = Record(
         id=container_id,
@@ -140,7 +151,7 @@ def _hostname(config: Config, host: HostConfig, container_id: str) -> str:
 
 def host_defaults(host: HostConfig) -> HostConfig:
     """What docker fills in, so that inspect tells what holds."""
-    privileged_paths: Optional[tuple[str, ...]] = () if host.privileged else None
+    privileged_paths: tuple[str, ...] | None = () if host.privileged else None
     return replace(
         host,
         network_mode="bridge" if host.network_mode in served.BRIDGES else host.network_mode,
@@ -152,8 +163,7 @@ def host_defaults(host: HostConfig) -> HostConfig:
         log_config=LogConfig(host.log_config.type or "local", host.log_config.config),
         masked_paths=_first(privileged_paths, host.masked_paths, MASKED_PATHS),
         readonly_paths=_first(privileged_paths, host.readonly_paths, READONLY_PATHS),
-        **{name: 0 for name in ("memory", "memory_reservation", "memory_swap", "nano_cpus", "cpu_shares", "cpu_period",
-                                "cpu_quota", "cpu_realtime_period", "cpu_realtime_runtime", "blkio_weight")},
+        **dict.fromkeys(("memory", "memory_reservation", "memory_swap", "nano_cpus", "cpu_shares", "cpu_period", "cpu_quota", "cpu_realtime_period", "cpu_realtime_runtime", "blkio_weight"), 0),
         cpuset_cpus="",
         cpuset_mems="",
         pids_limit=None,
@@ -162,7 +172,7 @@ def host_defaults(host: HostConfig) -> HostConfig:
     )  # fmt: skip
 
 
-def _first(*candidates: Optional[tuple[str, ...]]) -> tuple[str, ...]:
+def _first(*candidates: tuple[str, ...] | None) -> tuple[str, ...]:
     return next(candidate for candidate in candidates if candidate is not None)
 
 
@@ -182,7 +192,12 @@ def merged(config: Config, image: ContainerConfig) -> Config:
     if healthcheck is None and image.healthcheck is not None:
         check = image.healthcheck
         healthcheck = Healthcheck(
-            check.test, check.interval, check.timeout, check.start_period, check.start_interval, check.retries
+            check.test,
+            check.interval,
+            check.timeout,
+            check.start_period,
+            check.start_interval,
+            check.retries,
         )
     empty: Mapping[str, object] = {}
     return replace(
@@ -193,8 +208,8 @@ def merged(config: Config, image: ContainerConfig) -> Config:
         user=config.user or image.user,
         working_dir=config.working_dir or image.working_dir,
         labels={**image.labels, **config.labels},
-        exposed_ports={**{port: empty for port in image.exposed_ports}, **config.exposed_ports},
-        volumes={**{path: empty for path in image.volumes}, **config.volumes},
+        exposed_ports={**dict.fromkeys(image.exposed_ports, empty), **config.exposed_ports},
+        volumes={**dict.fromkeys(image.volumes, empty), **config.volumes},
         stop_signal=config.stop_signal or image.stop_signal,
         stop_timeout=config.stop_timeout if config.stop_timeout is not None else image.stop_timeout,
         shell=config.shell or image.shell or (),

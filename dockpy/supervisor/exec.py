@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import trio
 
 from dockpy import ids
@@ -44,7 +42,9 @@ def check_startable(container: Container, exec_: Exec) -> None:
     exec_.started = True
 
 
-async def start(containers: Containers, container: Container, exec_: Exec, client: Optional[Client]) -> None:
+async def start(
+    containers: Containers, container: Container, exec_: Exec, client: Client | None
+) -> None:
     """Returns when the process runs. A failure goes into the client's stream, or, without one, is raised."""
     request = exec_.request
     try:
@@ -65,7 +65,13 @@ async def start(containers: Containers, container: Container, exec_: Exec, clien
     except DockpyError as error:
         text = f"OCI runtime exec failed: exec failed: unable to start container process: {error}"
         if exec_.exit_code is None:
-            exec_.exit_code = 126 if "permission denied" in str(error) else 127 if "not found" in str(error) else 128
+            exec_.exit_code = (
+                126
+                if "permission denied" in str(error)
+                else 127
+                if "not found" in str(error)
+                else 128
+            )
         if client is None:
             raise ExecFailedToStart(text) from None
         _tell(client, text)
@@ -83,7 +89,9 @@ def _tell(client: Client, text: str) -> None:
         pass  # nobody listens any more
 
 
-async def resize(containers: Containers, container: Container, exec_: Exec, height: int, width: int) -> None:
+async def resize(
+    containers: Containers, container: Container, exec_: Exec, height: int, width: int
+) -> None:
     exec_.console_size = (height, width)
     # A client asks right after the start: wait a moment for the process instead of refusing ten times.
     for _ in range(20):

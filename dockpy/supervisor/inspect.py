@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 from dockpy.api.times import ZERO, ago
 from dockpy.supervisor import served
@@ -13,7 +13,9 @@ from dockpy.supervisor.container import Container, Exec
 from dockpy.supervisor.records import Record, State
 
 
-def inspect(container: Container, bundle: str, sizes: Optional[tuple[int, int]] = None) -> dict[str, object]:
+def inspect(
+    container: Container, bundle: str, sizes: tuple[int, int] | None = None
+) -> dict[str, object]:
     record, state = container.record, container.state
     argv = record.argv
     result: dict[str, object] = {
@@ -26,7 +28,9 @@ def inspect(container: Container, bundle: str, sizes: Optional[tuple[int, int]] 
         "ResolvConfPath": f"{bundle}/resolv.conf",
         "HostnamePath": f"{bundle}/hostname",
         "HostsPath": f"{bundle}/hosts",
-        "LogPath": f"{bundle}/{record.id}-json.log" if record.host_config.log_config.type == "json-file" else "",
+        "LogPath": f"{bundle}/{record.id}-json.log"
+        if record.host_config.log_config.type == "json-file"
+        else "",
         "Name": f"/{record.name}",
         "RestartCount": state.restarts,
         "Driver": record.snapshotter,
@@ -75,13 +79,29 @@ def mounts(record: Record) -> list[dict[str, object]]:
     for mount in record.host_config.mounts:
         spread = served.propagation(mount.bind_options.propagation if mount.bind_options else "")
         result.append(
-            _mount(mount.type, mount.source, mount.target, "", not mount.read_only, spread if mount.type == "bind" else "")
+            _mount(
+                mount.type,
+                mount.source,
+                mount.target,
+                "",
+                not mount.read_only,
+                spread if mount.type == "bind" else "",
+            )
         )
     return result
 
 
-def _mount(kind: str, source: str, target: str, mode: str, writable: bool, spread: str) -> dict[str, object]:
-    return {"Type": kind, "Source": source, "Destination": target, "Mode": mode, "RW": writable, "Propagation": spread}
+def _mount(
+    kind: str, source: str, target: str, mode: str, writable: bool, spread: str
+) -> dict[str, object]:
+    return {
+        "Type": kind,
+        "Source": source,
+        "Destination": target,
+        "Mode": mode,
+        "RW": writable,
+        "Propagation": spread,
+    }
 
 
 def network_name(record: Record) -> str:
@@ -118,7 +138,7 @@ def _network_settings(record: Record) -> dict[str, object]:
         "Bridge": "",
         "SandboxID": "",
         "SandboxKey": "",
-        "Ports": {port: None for port in record.config.exposed_ports},
+        "Ports": dict.fromkeys(record.config.exposed_ports),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -153,7 +173,7 @@ def status_text(state: State) -> str:
     return f"Exited ({state.exit_code}) {ago(time.time() - seconds_of(state.finished))} ago"
 
 
-def summary(container: Container, sizes: Optional[tuple[int, int]] = None) -> dict[str, object]:
+def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[str, object]:
     record, state = container.record, container.state
     result: dict[str, object] = {
         "Id": record.id,
@@ -216,12 +236,32 @@ def exec_inspect(exec_: Exec) -> dict[str, object]:
 
 
 FILTERS = frozenset(
-    "ancestor before exited expose health id is-task isolation label name network publish since status volume".split()
+    [
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "isolation",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ]
 )
 
 
 def matches(
-    container: Container, filters: Mapping[str, tuple[str, ...]], ancestors: frozenset[str], before: float, since: float
+    container: Container,
+    filters: Mapping[str, tuple[str, ...]],
+    ancestors: frozenset[str],
+    before: float,
+    since: float,
 ) -> bool:
     """`ancestors`: image ids named by the ancestor filter; before and since: times of the containers named there."""
     record, state = container.record, container.state
@@ -240,7 +280,9 @@ def matches(
         "expose": lambda wanted: any(_has_port(record, value) for value in wanted),
         "publish": lambda wanted: False,
         "volume": lambda wanted: any(
-            value in (mount["Source"], mount["Destination"]) for value in wanted for mount in mounts(record)
+            value in (mount["Source"], mount["Destination"])
+            for value in wanted
+            for mount in mounts(record)
         ),
         "is-task": lambda wanted: "false" in wanted,
         "isolation": lambda wanted: True,

@@ -6,13 +6,22 @@ line. What a container has written before its exit is read to its end also when 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, Optional, Union
+from typing import Union
 
 import trio
 
 from dockpy.errors import DockpyError, NotServed
-from dockpy.shim.log import FOREVER, Entry, JsonFileReader, LocalReader, Run, json_path, rfc3339_nano
+from dockpy.shim.log import (
+    FOREVER,
+    Entry,
+    JsonFileReader,
+    LocalReader,
+    Run,
+    json_path,
+    rfc3339_nano,
+)
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.shims import Lost
@@ -31,7 +40,7 @@ class LogQuery:
     stdout: bool
     stderr: bool
     follow: bool
-    tail: Optional[int]
+    tail: int | None
     since: int
     until: int
     timestamps: bool
@@ -45,16 +54,22 @@ def open_log(containers: Containers, container: Container, query: LogQuery) -> R
         raise NotServed("configured logging driver does not support reading")
     bundle = containers.folders.bundle(container.id)
     streams = frozenset(([1] if query.stdout else []) + ([2] if query.stderr else []))
-    reader: Union[LocalReader, JsonFileReader]
+    reader: LocalReader | JsonFileReader
     if driver == "json-file":
         reader = JsonFileReader(
-            json_path(bundle, container.id), tail=query.tail, since=query.since, until=query.until, streams=streams
+            json_path(bundle, container.id),
+            tail=query.tail,
+            since=query.since,
+            until=query.until,
+            streams=streams,
         )
     else:
         reader = LocalReader(
             f"{bundle}/log", tail=query.tail, since=query.since, until=query.until, streams=streams
         )
-    return Reader(reader, framed=not container.record.config.tty, query=query, labels=_details(container))
+    return Reader(
+        reader, framed=not container.record.config.tty, query=query, labels=_details(container)
+    )
 
 
 def _details(container: Container) -> str:
@@ -65,7 +80,7 @@ class Reader:
     """One reading of one log."""
 
     def __init__(
-        self, reader: Union[LocalReader, JsonFileReader], *, framed: bool, query: LogQuery, labels: str
+        self, reader: LocalReader | JsonFileReader, *, framed: bool, query: LogQuery, labels: str
     ) -> None:
         self._reader = reader
         self._framed = framed

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Iterator, Mapping, Optional
 
 from dockpy import files
 from dockpy.api.container import Config, HostConfig, decode, encode
@@ -34,7 +34,7 @@ class Record:
     endpoints: Mapping[str, Mapping[str, object]]
     snapshotter: str
     platform: str = "linux"
-    manifest: Optional[Mapping[str, object]] = None  # OCI descriptor of the image's manifest
+    manifest: Mapping[str, object] | None = None  # OCI descriptor of the image's manifest
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class Folders:
         data = json.dumps(state.to_json(), separators=(",", ":")).encode()
         files.write_atomic(f"{self.bundle(container_id)}/state.json", data, durable=False)
 
-    def discard(self, container_id: str) -> Optional[str]:
+    def discard(self, container_id: str) -> str | None:
         """Takes the folder out of sight in one step; its new path, still to be deleted. None when it is gone."""
         os.makedirs(self.tmp, 0o700, exist_ok=True)
         aside = f"{self.tmp}/container-{container_id}"
@@ -196,7 +196,7 @@ class Names:
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._by_name
 
     def add(self, container_id: str, name: str) -> None:

@@ -46,7 +46,9 @@ async def _kill(container: Container) -> None:
     with trio.move_on_after(KILL_WITHIN) as scope:
         await gone.wait()
     if scope.cancelled_caught:
-        raise DockpyError(f'could not kill container "/{container.name}": it is still there after {KILL_WITHIN:.0f} s')
+        raise DockpyError(
+            f'could not kill container "/{container.name}": it is still there after {KILL_WITHIN:.0f} s'
+        )
 
 
 def take_away(containers: Containers, container: Container) -> None:
@@ -64,7 +66,9 @@ def take_away(containers: Containers, container: Container) -> None:
 
 
 async def _delete(containers: Containers, container_id: str, aside: str | None) -> None:
-    await trio.to_thread.run_sync(delete_files, containers, container_id, aside, limiter=containers.disk)
+    await trio.to_thread.run_sync(
+        delete_files, containers, container_id, aside, limiter=containers.disk
+    )
 
 
 def delete_files(containers: Containers, container_id: str, aside: str | None) -> None:

@@ -7,11 +7,11 @@ that was asked for is dropped without a word.
 from __future__ import annotations
 
 import re
-from typing import Mapping, Optional
+from collections.abc import Mapping
 
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
 from dockpy.errors import Conflict, InvalidParameter, NotFound, NotServed
-from dockpy.supervisor.capabilities import CAPABILITIES, full_name
+from dockpy.oci.capabilities import normalize
 from dockpy.supervisor.signals import signal_number
 
 LOG_OPTIONS: Mapping[str, frozenset[str]] = {
@@ -24,7 +24,23 @@ LOG_OPTIONS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 
 ULIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 # Whatever has no enforcement without a control group of ours: docker's flag, and how to see it was given.
@@ -50,7 +66,9 @@ _LIMITS: tuple[tuple[str, str], ...] = (
     ("cgroup_parent", "cgroup-parent"),
 )
 
-_SYSCTL_IPC = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+")
+_SYSCTL_IPC = re.compile(
+    r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+"
+)
 
 
 def check(request: ContainerCreate) -> list[str]:
@@ -74,33 +92,43 @@ def _check_process(config: Config, host: HostConfig) -> None:
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidParameter(f"invalid stop timeout {config.stop_timeout}: it must be -1 or more")
     if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidParameter(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+        raise InvalidParameter(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
     if len(config.hostname) > 63 or re.search(r"[\s\0/]", config.hostname):
         raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
-    if config.healthcheck is not None and config.healthcheck.test and config.healthcheck.test[0] != "NONE":
-        raise NotServed("health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck")
+    if (
+        config.healthcheck is not None
+        and config.healthcheck.test
+        and config.healthcheck.test[0] != "NONE"
+    ):
+        raise NotServed(
+            "health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck"
+        )
     policy = host.restart_policy
     if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
-        raise InvalidParameter(f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if policy.name not in ("", "no"):
         if host.auto_remove:
             raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-        raise NotServed(f"restart policies (--restart {policy.name}) are not served yet; leave the flag out")
+        raise NotServed(
+            f"restart policies (--restart {policy.name}) are not served yet; leave the flag out"
+        )
     for limit in host.ulimits:
         if limit.name not in ULIMITS:
             raise InvalidParameter(f"invalid ulimit type: {limit.name}")
         if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
-            raise InvalidParameter(f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}")
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}"
+            )
     if not -1000 <= host.oom_score_adj <= 1000:
-        raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-    for name in (*host.cap_add, *host.cap_drop):
-        _check_capability(name)
-
-
-def _check_capability(name: str) -> None:
-    full = full_name(name)
-    if full != "ALL" and full not in CAPABILITIES:
-        raise InvalidParameter(f'invalid capability: "{name}"')
+        raise InvalidParameter(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    normalize(host.cap_add, "CapAdd")
+    normalize(host.cap_drop, "CapDrop")
 
 
 def _check_mounts(config: Config, host: HostConfig) -> None:
@@ -108,7 +136,9 @@ def _check_mounts(config: Config, host: HostConfig) -> None:
     for text in host.binds:
         source, target, _ = split_bind(text)
         if not source.startswith("/"):
-            raise NotServed(f"volumes (-v {text}) are not served yet; bind a folder of the host instead: -v /host/path:{target}")
+            raise NotServed(
+                f"volumes (-v {text}) are not served yet; bind a folder of the host instead: -v /host/path:{target}"
+            )
         _add_target(targets, target)
     for mount in host.mounts:
         _check_mount(mount)
@@ -121,7 +151,9 @@ def _check_mounts(config: Config, host: HostConfig) -> None:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid volume specification: '{target}'")
         if _normal(target) not in targets:
-            raise NotServed(f"volumes (-v {target}) are not served yet; bind a folder of the host instead: -v /host/path:{target}")
+            raise NotServed(
+                f"volumes (-v {target}) are not served yet; bind a folder of the host instead: -v /host/path:{target}"
+            )
     if host.volumes_from:
         raise NotServed("volumes of other containers (--volumes-from) are not served yet")
     if host.volume_driver not in ("", "local"):
@@ -134,18 +166,28 @@ def _check_mounts(config: Config, host: HostConfig) -> None:
 
 def _check_mount(mount: MountRequest) -> None:
     if not mount.target.startswith("/"):
-        raise InvalidParameter(f"invalid mount config for type {mount.type!r}: invalid mount path: '{mount.target}' mount path must be absolute")
+        raise InvalidParameter(
+            f"invalid mount config for type {mount.type!r}: invalid mount path: '{mount.target}' mount path must be absolute"
+        )
     if mount.type == "bind":
         if not mount.source.startswith("/"):
-            raise InvalidParameter(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute")
+            raise InvalidParameter(
+                f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute"
+            )
         if mount.tmpfs_options is not None or mount.volume_options:
-            raise InvalidParameter('invalid mount config for type "bind": field VolumeOptions or TmpfsOptions must not be specified')
+            raise InvalidParameter(
+                'invalid mount config for type "bind": field VolumeOptions or TmpfsOptions must not be specified'
+            )
         propagation(mount.bind_options.propagation if mount.bind_options else "")
     elif mount.type == "tmpfs":
         if mount.source:
-            raise InvalidParameter('invalid mount config for type "tmpfs": field Source must not be specified')
+            raise InvalidParameter(
+                'invalid mount config for type "tmpfs": field Source must not be specified'
+            )
     elif mount.type in ("volume", "image", "cluster"):
-        raise NotServed(f"mounts of type {mount.type} (--mount) are not served yet; use type=bind or type=tmpfs")
+        raise NotServed(
+            f"mounts of type {mount.type} (--mount) are not served yet; use type=bind or type=tmpfs"
+        )
     else:
         raise InvalidParameter(f"invalid mount config for type {mount.type!r}: mount type unknown")
 
@@ -166,7 +208,17 @@ def _normal(path: str) -> str:
 
 
 PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
-BIND_WORDS = PROPAGATIONS | {"ro", "rw", "z", "Z", "nocopy", "copy", "consistent", "cached", "delegated"}
+BIND_WORDS = PROPAGATIONS | {
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "nocopy",
+    "copy",
+    "consistent",
+    "cached",
+    "delegated",
+}
 
 
 def propagation(word: str) -> str:
@@ -185,7 +237,9 @@ def split_bind(text: str) -> tuple[str, str, tuple[str, ...]]:
         if word not in BIND_WORDS:
             raise InvalidParameter(f"invalid mode: {parts[2]}")
     if not parts[1].startswith("/"):
-        raise InvalidParameter(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid mount path: '{parts[1]}' mount path must be absolute")
+        raise InvalidParameter(
+            f"invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid mount path: '{parts[1]}' mount path must be absolute"
+        )
     return parts[0], parts[1], options
 
 
@@ -197,7 +251,11 @@ def _check_isolation(config: Config, host: HostConfig) -> None:
         ("cgroup namespace", host.cgroupns_mode, ("", "private", "host")),
         ("user namespace", host.userns_mode, ("", "host")),
     ):
-        joins = mode.startswith("container:") and len(mode) > len("container:") and word in ("PID", "IPC")
+        joins = (
+            mode.startswith("container:")
+            and len(mode) > len("container:")
+            and word in ("PID", "IPC")
+        )
         if mode not in allowed and not joins:
             raise InvalidParameter(f"invalid {word} mode: {mode}")
     if host.uts_mode == "host" and config.hostname:
@@ -207,7 +265,9 @@ def _check_isolation(config: Config, host: HostConfig) -> None:
     if host.isolation not in ("", "default"):
         raise InvalidParameter(f"invalid isolation '{host.isolation}': Linux has only 'default'")
     if host.device_requests:
-        raise NotServed("device requests (--gpus) are not served yet; hand devices over with --device")
+        raise NotServed(
+            "device requests (--gpus) are not served yet; hand devices over with --device"
+        )
     if host.cgroup:
         raise InvalidParameter(f"invalid cgroup spec: {host.cgroup}")
     for option in host.security_opt:
@@ -216,12 +276,16 @@ def _check_isolation(config: Config, host: HostConfig) -> None:
         _check_sysctl(name, host)
     for device in host.devices:
         if not device.path_on_host.startswith("/"):
-            raise InvalidParameter(f"invalid device specification: {device.path_on_host!r} is not an absolute path")
+            raise InvalidParameter(
+                f"invalid device specification: {device.path_on_host!r} is not an absolute path"
+            )
         if re.search("[^rwm]", device.cgroup_permissions):
             raise InvalidParameter(f"invalid device mode: {device.cgroup_permissions}")
     for target in (*(host.masked_paths or ()), *(host.readonly_paths or ())):
         if not target.startswith("/"):
-            raise InvalidParameter(f"invalid masked or read-only path {target!r}: it must be absolute")
+            raise InvalidParameter(
+                f"invalid masked or read-only path {target!r}: it must be absolute"
+            )
 
 
 def split_security_option(option: str) -> tuple[str, str]:
@@ -238,7 +302,9 @@ def split_security_option(option: str) -> tuple[str, str]:
             raise InvalidParameter(f"invalid --security-opt 2: {option!r}")
     elif key == "apparmor":
         if value != "unconfined":
-            raise NotServed(f"AppArmor profiles (--security-opt {option}) are not served: loading one needs root")
+            raise NotServed(
+                f"AppArmor profiles (--security-opt {option}) are not served: loading one needs root"
+            )
     elif key == "label":
         if value != "disable":
             raise NotServed(f"SELinux labels (--security-opt {option}) are not served")
@@ -278,32 +344,46 @@ def _check_network(request: ContainerCreate) -> list[str]:
         if name not in (*BRIDGES, "none", "host") and not joins:
             raise NotFound(f"network {name} not found")
         if name in BRIDGES and endpoint.get("Aliases"):
-            raise InvalidParameter("network-scoped aliases are only supported for user-defined networks")
+            raise InvalidParameter(
+                "network-scoped aliases are only supported for user-defined networks"
+            )
         if endpoint.get("IPAMConfig") and any(_values(endpoint["IPAMConfig"])):
-            raise InvalidParameter("user specified IP address is supported on user defined networks only")
+            raise InvalidParameter(
+                "user specified IP address is supported on user defined networks only"
+            )
     if host.port_bindings or host.publish_all_ports:
         if mode == "host":
             return ["Published ports are discarded when using host network mode"]
         if joins:
-            raise InvalidParameter("conflicting options: port publishing and the container type network mode")
+            raise InvalidParameter(
+                "conflicting options: port publishing and the container type network mode"
+            )
         raise NotServed("publishing ports (-p, -P) is not served yet; use --network host")
     if host.links or any(endpoint.get("Links") for endpoint in request.endpoints.values()):
         raise NotServed("links (--link) are not served")
-    if config.mac_address or any(endpoint.get("MacAddress") for endpoint in request.endpoints.values()):
+    if config.mac_address or any(
+        endpoint.get("MacAddress") for endpoint in request.endpoints.values()
+    ):
         raise NotServed("MAC addresses (--mac-address) are not served yet")
     if joins:
         if config.hostname:
             raise InvalidParameter("conflicting options: hostname and the network mode")
         if host.dns or host.extra_hosts:
-            raise InvalidParameter("conflicting options: dns or custom host-to-IP mapping and the network mode")
+            raise InvalidParameter(
+                "conflicting options: dns or custom host-to-IP mapping and the network mode"
+            )
     for entry in host.extra_hosts:
         name, _, address = entry.partition(":")
         if not name or not address:
             raise InvalidParameter(f"bad format for add-host: {entry!r}")
         if address == "host-gateway":
-            raise NotServed("host-gateway (--add-host) is not served yet: a container has no way to the host; use --network host")
+            raise NotServed(
+                "host-gateway (--add-host) is not served yet: a container has no way to the host; use --network host"
+            )
     if mode in BRIDGES and not config.network_disabled:
-        return ["network bridge is a private network with loopback only in this build: use --network host to reach other hosts"]
+        return [
+            "network bridge is a private network with loopback only in this build: use --network host to reach other hosts"
+        ]
     return []
 
 
@@ -317,11 +397,17 @@ def _check_limits(host: HostConfig) -> list[str]:
     if host.nano_cpus < 0:
         raise InvalidParameter("Invalid nanocpus: it must not be negative")
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
+        raise InvalidParameter(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
+        )
     if host.memory_swap > 0 and not host.memory:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
+        raise InvalidParameter(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
     if 0 < host.memory_swap < host.memory:
-        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+        raise InvalidParameter(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
     names = [word for field, word in _LIMITS if getattr(host, field)]
     if host.memory_swappiness not in (None, -1):
         names.append("memory-swappiness")
@@ -329,13 +415,18 @@ def _check_limits(host: HostConfig) -> list[str]:
         names.append("oom-kill-disable")
     if host.pids_limit not in (None, 0, -1):
         names.append("pids-limit")
-    return [f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded" for word in names]
+    return [
+        f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded"
+        for word in names
+    ]
 
 
 def _check_logging(host: HostConfig) -> None:
     driver = host.log_config.type or "local"
     if driver not in LOG_OPTIONS:
-        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered; there are local, json-file and none")
+        raise InvalidParameter(
+            f"logger: no log driver named '{driver}' is registered; there are local, json-file and none"
+        )
     for key, value in host.log_config.config.items():
         if key not in LOG_OPTIONS[driver]:
             raise InvalidParameter(f"unknown log opt '{key}' for {driver} log driver")
@@ -349,13 +440,15 @@ def log_size(text: str) -> int:
     """Bytes of docker's size words: 10m, 512k, 1g; -1 is no bound and comes out as 0."""
     if text == "-1":
         return 0
-    match: Optional[re.Match[str]] = re.fullmatch(r"([0-9]{1,12})(?:\.[0-9]+)? ?([kmgtKMGT]?)(?:[iI]?[bB])?", text)
+    match: re.Match[str] | None = re.fullmatch(
+        r"([0-9]{1,12})(?:\.[0-9]+)? ?([kmgtKMGT]?)(?:[iI]?[bB])?", text
+    )
     if match is None or int(match[1]) == 0:
         raise InvalidParameter(f"invalid size: {text!r}")
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
-def same_namespace(mode: str) -> Optional[str]:
+def same_namespace(mode: str) -> str | None:
     """The container named by `container:x`."""
     return mode[len("container:") :] if mode.startswith("container:") else None
 

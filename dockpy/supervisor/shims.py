@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Callable, Mapping, Optional, Union
+from collections.abc import Mapping
+from typing import Callable, Union
 
 import trio
 
@@ -132,7 +133,10 @@ class Keeper:
     """The line to the keeper; `revive` makes a next one when it has died (keeper.takeover.spawn)."""
 
     def __init__(
-        self, link: KeeperLink, revive: Callable[[], KeeperLink], new_listener: Callable[[int], None]
+        self,
+        link: KeeperLink,
+        revive: Callable[[], KeeperLink],
+        new_listener: Callable[[int], None],
     ) -> None:
         self._link = link
         self._revive = revive
@@ -184,7 +188,7 @@ class Keeper:
             elif isinstance(message, Born):
                 os.close(message.pidfd)
 
-    async def start_shim(self, start: Start, control: int) -> Optional[Born]:
+    async def start_shim(self, start: Start, control: int) -> Born | None:
         """A shim for `start`. None: the keeper died meanwhile, so only the control socket knows whether there is one."""
         answer = _Answer()
         with trio.move_on_after(ANSWER_WITHIN):

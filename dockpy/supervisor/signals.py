@@ -7,7 +7,11 @@ import signal
 
 from dockpy.errors import InvalidParameter
 
-SIGNALS = {name[3:]: int(value) for name, value in vars(signal).items() if name.startswith("SIG") and name[3] != "_"}
+SIGNALS = {
+    name[3:]: int(value)
+    for name, value in vars(signal).items()
+    if name.startswith("SIG") and name[3] != "_"
+}
 SIGNALS.update(STKFLT=16, CLD=17, POLL=29, UNUSED=31)
 
 

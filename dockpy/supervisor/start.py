@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Mapping, Optional
 
 import trio
 
 from dockpy import files
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
-from dockpy.oci import seccomp
+from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp import Seccomp
 from dockpy.oci.seccomp_default import default_profile
 from dockpy.shim.protocol import Attachment, Failed, LogConfig, ShimLink, Start, Started
@@ -24,7 +24,6 @@ from dockpy.supervisor import served
 from dockpy.supervisor.assemble import (
     Surroundings,
     assemble,
-    bounding,
     hosts_file,
     resolv_file,
     seccomp_choice,
@@ -67,7 +66,9 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
         for client in clients:
             client.detach_keys = client.detach_keys or detach_keys
     try:
-        message = _start_message(containers, record, bundle, tuple(client.attachment() for client in clients))
+        message = _start_message(
+            containers, record, bundle, tuple(client.attachment() for client in clients)
+        )
         first = await _ask_keeper(containers, container, message)
     finally:
         for client in clients:
@@ -77,7 +78,9 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
     container.shim = None
     if isinstance(first, Failed):
         raise _failed(containers, container, first.message, first.code)
-    raise _failed(containers, container, "the container's shim ended before it had started the process", 128)
+    raise _failed(
+        containers, container, "the container's shim ended before it had started the process", 128
+    )
 
 
 def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:
@@ -121,7 +124,9 @@ async def _ask_keeper(containers: Containers, container: Container, message: Sta
     return None
 
 
-def _start_message(containers: Containers, record: Record, bundle: str, attachments: tuple[Attachment, ...]) -> Start:
+def _start_message(
+    containers: Containers, record: Record, bundle: str, attachments: tuple[Attachment, ...]
+) -> Start:
     config, host = record.config, record.host_config
     options = host.log_config.config
     driver = host.log_config.type
@@ -132,7 +137,9 @@ def _start_message(containers: Containers, record: Record, bundle: str, attachme
         max_size=served.log_size(size),
         max_file=int(options.get("max-file", "5" if driver == "local" else "1")),
     )
-    height_width = host.console_size if len(host.console_size) == 2 and any(host.console_size) else None
+    height_width = (
+        host.console_size if len(host.console_size) == 2 and any(host.console_size) else None
+    )
     return Start(
         id=record.id,
         bundle=bundle,
@@ -218,7 +225,11 @@ def _host_devices() -> tuple[str, ...]:
     """Device nodes of the host that we may open; terminals stay outside."""
     found = []
     for entry in os.scandir("/dev"):
-        if entry.is_symlink() or entry.is_dir() or entry.name.startswith(("tty", "pts", "console", "vcs", "ptmx")):
+        if (
+            entry.is_symlink()
+            or entry.is_dir()
+            or entry.name.startswith(("tty", "pts", "console", "vcs", "ptmx"))
+        ):
             continue
         if entry.name in ("null", "zero", "full", "random", "urandom") or entry.is_file():
             continue
@@ -227,12 +238,12 @@ def _host_devices() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _seccomp(record: Record) -> Optional[Seccomp]:
+def _seccomp(record: Record) -> Seccomp | None:
     host = record.host_config
     choice = seccomp_choice(host.security_opt, privileged=host.privileged)
     if choice == "unconfined":
         return None
-    caps = bounding(host.cap_add, host.cap_drop, privileged=host.privileged)
+    caps = capabilities.adjust(host.cap_add, host.cap_drop, host.privileged)
     return _resolved_profile(choice, tuple(sorted(caps)))
 
 
@@ -249,10 +260,10 @@ def _machine() -> _Machine:
 
 
 @lru_cache(maxsize=32)
-def _resolved_profile(choice: str, caps: tuple[str, ...]) -> Optional[Seccomp]:
+def _resolved_profile(choice: str, caps: tuple[str, ...]) -> Seccomp | None:
     """Pure in its arguments; kept, since most containers ask for the same."""
     if choice in ("builtin", ""):
-        profile: Optional[seccomp.Profile] = default_profile()
+        profile: seccomp.Profile | None = default_profile()
     else:
         profile = seccomp.parse_profile(choice)
     if profile is None:

@@ -17,7 +17,9 @@ def check_attachable(container: Container) -> None:
         raise Conflict(f"container {container.id} is being removed")
     container.pending[:] = [client for client in container.pending if not _dropped(client)]
     if len(container.pending) >= MOST_PENDING:
-        raise Conflict(f"{MOST_PENDING} clients are waiting for container {container.name} to start")
+        raise Conflict(
+            f"{MOST_PENDING} clients are waiting for container {container.name} to start"
+        )
 
 
 def _dropped(client: Client) -> bool:

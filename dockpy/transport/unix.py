@@ -10,7 +10,8 @@ import array
 import errno
 import os
 import socket
-from typing import Awaitable, Callable, Optional
+from collections.abc import Awaitable
+from typing import Callable
 
 import trio
 
@@ -22,10 +23,10 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self._socket: Optional[socket.socket] = sock
+        self._socket: socket.socket | None = sock
 
     @property
-    def socket(self) -> socket.socket:
+    def sock(self) -> socket.socket:
         if self._socket is None:
             raise trio.ClosedResourceError("the connection was handed over")
         return self._socket
@@ -38,9 +39,9 @@ class Connection:
         """The next bytes; b"" when the peer has closed its side."""
         while True:
             try:
-                return self.socket.recv(limit)
+                return self.sock.recv(limit)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.socket)
+                await trio.lowlevel.wait_readable(self.sock)
             except ConnectionError:
                 return b""
 
@@ -49,10 +50,10 @@ class Connection:
         room = socket.CMSG_SPACE(max(count, 1) * 4)
         while True:
             try:
-                data, ancillary, flags, _ = self.socket.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, flags, _ = self.sock.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
                 break
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.socket)
+                await trio.lowlevel.wait_readable(self.sock)
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -66,16 +67,16 @@ class Connection:
     async def send(self, data: bytes) -> None:
         """All of `data`; BrokenPipeError or ConnectionResetError when the peer is gone."""
         try:
-            sent = self.socket.send(data)
+            sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
             return
         view = memoryview(data)[sent:]
         while view:
-            await trio.lowlevel.wait_writable(self.socket)
+            await trio.lowlevel.wait_writable(self.sock)
             try:
-                view = view[self.socket.send(view) :]
+                view = view[self.sock.send(view) :]
             except BlockingIOError:
                 continue
 
@@ -84,9 +85,11 @@ class Connection:
         done = 0
         while done < length:
             try:
-                sent = os.sendfile(self.socket.fileno(), fd, offset + done, min(length - done, 1 << 24))
+                sent = os.sendfile(
+                    self.sock.fileno(), fd, offset + done, min(length - done, 1 << 24)
+                )
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self.socket)
+                await trio.lowlevel.wait_writable(self.sock)
                 continue
             if sent == 0:
                 break
@@ -97,9 +100,9 @@ class Connection:
     async def wait_hangup(self) -> None:
         """Returns when the peer has closed its side. Bytes of a next request do not count."""
         while True:
-            await trio.lowlevel.wait_readable(self.socket)
+            await trio.lowlevel.wait_readable(self.sock)
             try:
-                if not self.socket.recv(1, socket.MSG_PEEK):
+                if not self.sock.recv(1, socket.MSG_PEEK):
                     return
             except BlockingIOError:
                 continue
@@ -110,7 +113,7 @@ class Connection:
 
     def hand_over(self) -> socket.socket:
         """The socket itself; the caller closes it."""
-        sock, self._socket = self.socket, None
+        sock, self._socket = self.sock, None
         return sock
 
     def close(self) -> None:
@@ -130,7 +133,13 @@ async def serve(listener: socket.socket, handle: Callable[[Connection], Awaitabl
                 await trio.lowlevel.wait_readable(listener)
                 continue
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
+                if error.errno not in (
+                    errno.EMFILE,
+                    errno.ENFILE,
+                    errno.ENOMEM,
+                    errno.ENOBUFS,
+                    errno.ECONNABORTED,
+                ):
                     raise
                 await trio.sleep(0.05)
                 continue

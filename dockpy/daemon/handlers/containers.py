@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
+import time
 
 import trio
 
 from dockpy.api import query as q
 from dockpy.api.container import ContainerCreate
-from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange, PeerGone
+from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotFound, NotServed
-from dockpy.images import builtin
 from dockpy.shim.log import FOREVER, Run
 from dockpy.supervisor import control, inspect, streams
 from dockpy.supervisor.container import Client, Container
@@ -64,21 +63,13 @@ class ContainerHandlers:
         raw = await exchange.json()
         if raw is None:
             raise InvalidParameter("config cannot be empty in order to create a container")
-        request = ContainerCreate.from_json(raw, exchange.query.get("name", ""), exchange.query.get("platform", ""))
-        image = request.config.image
-        if not image:
+        request = ContainerCreate.from_json(
+            raw, exchange.query.get("name", ""), exchange.query.get("platform", "")
+        )
+        if not request.config.image:
             raise InvalidParameter("no image was given: Image must not be empty")
-        if builtin.is_builtin(image):
-            await self._ensure_builtin(image)
         container, warnings = await create(self._containers, request)
         await exchange.reply(201, {"Id": container.id, "Warnings": warnings})
-
-    async def _ensure_builtin(self, reference: str) -> None:
-        try:
-            await self._containers.resolve_image(reference)
-        except NotFound:
-            store = self._containers.images
-            await trio.to_thread.run_sync(builtin.ensure, store, reference, limiter=self._containers.disk)
 
     async def start(self, exchange: Exchange) -> None:
         await exchange.body()
@@ -87,26 +78,36 @@ class ContainerHandlers:
 
     async def stop(self, exchange: Exchange) -> None:
         container = self._named(exchange)
-        await control.stop(self._containers, container, _timeout(exchange), exchange.query.get("signal", ""))
+        await control.stop(
+            self._containers, container, _timeout(exchange), exchange.query.get("signal", "")
+        )
         await exchange.reply(204)
 
     async def restart(self, exchange: Exchange) -> None:
         container = self._named(exchange)
-        await control.restart(self._containers, container, _timeout(exchange), exchange.query.get("signal", ""))
+        await control.restart(
+            self._containers, container, _timeout(exchange), exchange.query.get("signal", "")
+        )
         await exchange.reply(204)
 
     async def kill(self, exchange: Exchange) -> None:
-        await control.kill(self._containers, self._named(exchange), exchange.query.get("signal", ""))
+        await control.kill(
+            self._containers, self._named(exchange), exchange.query.get("signal", "")
+        )
         await exchange.reply(204)
 
     async def remove(self, exchange: Exchange) -> None:
         if q.boolean(exchange.query, "link"):
             raise NotServed("links are not served, so there is none to remove")
-        await remove(self._containers, self._named(exchange), force=q.boolean(exchange.query, "force"))
+        await remove(
+            self._containers, self._named(exchange), force=q.boolean(exchange.query, "force")
+        )
         await exchange.reply(204)
 
     async def rename(self, exchange: Exchange) -> None:
-        await control.rename(self._containers, self._named(exchange), exchange.query.get("name", ""))
+        await control.rename(
+            self._containers, self._named(exchange), exchange.query.get("name", "")
+        )
         await exchange.reply(204)
 
     async def resize(self, exchange: Exchange) -> None:
@@ -115,7 +116,9 @@ class ContainerHandlers:
 
     async def pause(self, exchange: Exchange) -> None:
         self._named(exchange)
-        raise NotServed("pause and unpause are not served yet: they need a control group of our own")
+        raise NotServed(
+            "pause and unpause are not served yet: they need a control group of our own"
+        )
 
     async def stats(self, exchange: Exchange) -> None:
         self._named(exchange)
@@ -123,7 +126,9 @@ class ContainerHandlers:
 
     async def update(self, exchange: Exchange) -> None:
         self._named(exchange)
-        raise NotServed("container update is not served yet: there is no control group to limit on this host")
+        raise NotServed(
+            "container update is not served yet: there is no control group to limit on this host"
+        )
 
     async def changes(self, exchange: Exchange) -> None:
         self._named(exchange)
@@ -131,7 +136,9 @@ class ContainerHandlers:
 
     async def archive(self, exchange: Exchange) -> None:
         self._named(exchange)
-        raise NotServed("copying files (docker cp) is not served yet; use a bind mount, or tar through exec")
+        raise NotServed(
+            "copying files (docker cp) is not served yet; use a bind mount, or tar through exec"
+        )
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("until", "label", "label!"))
@@ -146,7 +153,10 @@ class ContainerHandlers:
                 continue
             if not q.matches_labels(filters.get("label", ()), record.config.labels):
                 continue
-            if any(q.matches_labels((entry,), record.config.labels) for entry in filters.get("label!", ())):
+            if any(
+                q.matches_labels((entry,), record.config.labels)
+                for entry in filters.get("label!", ())
+            ):
                 continue
             space += (await self._sizes(container))[0]
             take_away(self._containers, container)
@@ -159,7 +169,10 @@ class ContainerHandlers:
         container = self._named(exchange)
         exchange.check_sinks()
         streams.check_attachable(container)
-        wanted = {name: q.boolean(exchange.query, name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
+        wanted = {
+            name: q.boolean(exchange.query, name)
+            for name in ("stdin", "stdout", "stderr", "stream", "logs")
+        }
         framed = not container.record.config.tty
         if wanted["logs"] and not wanted["stream"]:
             query = LogQuery(wanted["stdout"], wanted["stderr"], False, None, 0, FOREVER, False)
@@ -210,7 +223,9 @@ class ContainerHandlers:
         await exchange.begin()
         outcome = await exchange.while_connected(waiter.wait)
         error = {"Message": outcome.error} if outcome.error else None
-        await exchange.write_line({"StatusCode": outcome.exit_code, **({"Error": error} if error else {})})
+        await exchange.write_line(
+            {"StatusCode": outcome.exit_code, **({"Error": error} if error else {})}
+        )
         await exchange.end()
 
     async def logs(self, exchange: Exchange) -> None:
@@ -220,7 +235,7 @@ class ContainerHandlers:
         if not stdout and not stderr:
             raise InvalidParameter("Bad parameters: you must choose at least one stream")
         text = query.get("tail", "all")
-        tail: Optional[int] = int(text) if text.isdigit() and len(text) < 10 else None
+        tail: int | None = int(text) if text.isdigit() and len(text) < 10 else None
         wanted = LogQuery(
             stdout=stdout,
             stderr=stderr,
@@ -236,7 +251,9 @@ class ContainerHandlers:
         reader = open_log(self._containers, container, query)
         framed = not container.record.config.tty
         try:
-            await exchange.begin(MULTIPLEXED_STREAM if framed and exchange.version >= (1, 42) else RAW_STREAM)
+            await exchange.begin(
+                MULTIPLEXED_STREAM if framed and exchange.version >= (1, 42) else RAW_STREAM
+            )
             await _send_pieces(exchange, reader)
             if query.follow:
                 await self._follow(exchange, container, reader, query.until)
@@ -245,11 +262,13 @@ class ContainerHandlers:
         finally:
             reader.close()
 
-    async def _follow(self, exchange: Exchange, container: Container, reader: Reader, until: int) -> None:
+    async def _follow(
+        self, exchange: Exchange, container: Container, reader: Reader, until: int
+    ) -> None:
         async def wait_more() -> bool:
             return await more(self._containers, container, reader)
 
-        seconds = (until - trio_now_ns()) / 1e9 if until != FOREVER else float("inf")
+        seconds = (until - time.time_ns()) / 1e9 if until != FOREVER else float("inf")
         with trio.move_on_after(max(seconds, 0)):
             while await exchange.while_connected(wait_more):
                 await _send_pieces(exchange, reader)
@@ -282,18 +301,28 @@ class ContainerHandlers:
         filters = q.filters(exchange.query, inspect.FILTERS)
         limit = q.integer(exchange.query, "limit", 0)
         # Asking for states or for the last n means all of them, as in docker.
-        every = q.boolean(exchange.query, "all") or limit > 0 or bool({"status", "exited", "before", "since"} & set(filters))
+        every = (
+            q.boolean(exchange.query, "all")
+            or limit > 0
+            or bool({"status", "exited", "before", "since"} & set(filters))
+        )
         sizes = q.boolean(exchange.query, "size")
         ancestors = self._ancestors(filters.get("ancestor", ()))
-        before = min((self._created(name) for name in filters.get("before", ())), default=float("inf"))
+        before = min(
+            (self._created(name) for name in filters.get("before", ())), default=float("inf")
+        )
         since = max((self._created(name) for name in filters.get("since", ())), default=0.0)
         result = []
-        for container in sorted(self._containers.all(), key=lambda found: found.record.created, reverse=True):
+        for container in sorted(
+            self._containers.all(), key=lambda found: found.record.created, reverse=True
+        ):
             if not every and not container.state.running:
                 continue
             if not inspect.matches(container, filters, ancestors, before, since):
                 continue
-            result.append(inspect.summary(container, await self._sizes(container) if sizes else None))
+            result.append(
+                inspect.summary(container, await self._sizes(container) if sizes else None)
+            )
             if 0 < limit <= len(result):
                 break
         await exchange.reply(200, result)
@@ -318,12 +347,6 @@ class ContainerHandlers:
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
 
 
-def trio_now_ns() -> int:
-    import time
-
-    return time.time_ns()
-
-
 async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False) -> None:
     for header, piece in reader.rest() if last else reader.pieces():
         if isinstance(piece, Run):
@@ -332,8 +355,10 @@ async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False
             await exchange.write(header + piece)
 
 
-def _timeout(exchange: Exchange) -> Optional[int]:
-    return q.integer(exchange.query, "t", 0, least=-1) if exchange.query.get("t", "") != "" else None
+def _timeout(exchange: Exchange) -> int | None:
+    return (
+        q.integer(exchange.query, "t", 0, least=-1) if exchange.query.get("t", "") != "" else None
+    )
 
 
 def size(exchange: Exchange) -> tuple[int, int]:
@@ -358,8 +383,6 @@ def check_detach_keys(text: str) -> str:
 
 def _processes(init: int) -> list[list[str]]:
     """Every process in the container's pid namespace, as `ps -ef` shows them."""
-    import time
-
     try:
         namespace = os.readlink(f"/proc/{init}/ns/pid")
     except OSError:
@@ -377,7 +400,9 @@ def _processes(init: int) -> list[list[str]]:
             with open(f"/proc/{name}/stat", "rb") as stat:
                 fields = stat.read().rpartition(b")")[2].split()
             with open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                command = cmdline.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+                command = (
+                    cmdline.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+                )
             uid = str(os.stat(f"/proc/{name}").st_uid)
         except OSError:
             continue  # it has ended, or is not ours to look at
@@ -387,6 +412,3 @@ def _processes(init: int) -> list[list[str]]:
         tty = "?" if fields[4] == b"0" else f"pts/{int(fields[4]) & 0xFF}"
         rows.append([uid, name, fields[1].decode(), "0", started, tty, clock, command])
     return sorted(rows, key=lambda row: int(row[1]))
-
-
-__all__ = ["ContainerHandlers", "PeerGone", "check_detach_keys", "size"]

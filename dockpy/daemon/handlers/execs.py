@@ -43,7 +43,9 @@ class ExecHandlers:
         exchange.check_sinks()
         if raw.get("ConsoleSize") is not None:
             if not exec_.request.tty:
-                raise InvalidParameter("console size is only supported when the exec has a terminal")
+                raise InvalidParameter(
+                    "console size is only supported when the exec has a terminal"
+                )
             exec_.console_size = _console_size(raw["ConsoleSize"])
         execs.check_startable(container, exec_)
         if detach:
@@ -83,7 +85,10 @@ def _console_size(raw: object) -> tuple[int, int]:
     if (
         not isinstance(raw, list)
         or len(raw) != 2
-        or not all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536 for value in raw)
+        or not all(
+            isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536
+            for value in raw
+        )
     ):
         raise InvalidParameter("ConsoleSize must be [height, width]")
     return raw[0], raw[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+import fnmatch
+from collections.abc import Mapping
+from typing import Callable
 
 import trio
 
@@ -10,8 +12,8 @@ from dockpy.api import query as q
 from dockpy.api.fields import parse_object, parse_texts
 from dockpy.daemon.exchange import Exchange, Threaded
 from dockpy.daemon.router import Handler
-from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
-from dockpy.images import archive, builtin, from_host, importer
+from dockpy.errors import DockpyError, InvalidParameter, NotServed
+from dockpy.images.store import Image
 from dockpy.supervisor.containers import Containers
 
 FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))
@@ -50,11 +52,8 @@ class ImageHandlers:
     async def list(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, FILTERS)
         images = await trio.to_thread.run_sync(self._images.list, limiter=self._containers.disk)
-        every = q.boolean(exchange.query, "all")
         result = []
         for image in images:
-            if not every and not image.repo_tags and not image.repo_digests and "dangling" not in filters:
-                pass  # docker lists dangling images too, as long as nothing stands on them
             summary = self._images.summary(image)
             if not _matches(summary, filters):
                 continue
@@ -64,20 +63,18 @@ class ImageHandlers:
             result.append(summary)
         await exchange.reply(200, result)
 
-    async def _resolve(self, exchange: Exchange) -> object:
-        name = exchange.names["name"]
-        if builtin.is_builtin(name):
-            try:
-                await self._containers.resolve_image(name)
-            except NotFound:
-                await self._call(builtin.ensure, self._images, name)
-        return await self._containers.resolve_image(name)
+    async def _resolve(self, exchange: Exchange) -> Image:
+        return await self._containers.resolve_image(exchange.names["name"])
 
     async def inspect(self, exchange: Exchange) -> None:
-        await exchange.reply(200, await self._call(self._images.inspect, await self._resolve(exchange)))
+        await exchange.reply(
+            200, await self._call(self._images.inspect, await self._resolve(exchange))
+        )
 
     async def history(self, exchange: Exchange) -> None:
-        await exchange.reply(200, await self._call(self._images.history, await self._resolve(exchange)))
+        await exchange.reply(
+            200, await self._call(self._images.history, await self._resolve(exchange))
+        )
 
     async def tag(self, exchange: Exchange) -> None:
         repo, tag = exchange.query.get("repo", ""), exchange.query.get("tag", "")
@@ -86,7 +83,7 @@ class ImageHandlers:
         target = f"{repo}:{tag}" if tag else repo
         image = await self._resolve(exchange)
         await self._call(self._images.tag, exchange.names["name"], target)
-        self._publish("tag", str(getattr(image, "id", "")), target)
+        self._publish("tag", str(image.id), target)
         await exchange.reply(201)
 
     async def remove(self, exchange: Exchange) -> None:
@@ -116,14 +113,14 @@ class ImageHandlers:
         wire = exchange.threaded()
 
         def work() -> None:
+            from dockpy.images import archive
+
             def load() -> None:
-                def progress(line: object) -> None:
-                    if not quiet:
+                def progress(line: Mapping[str, object]) -> None:
+                    if not quiet or "stream" in line:
                         wire.write_line(line)
 
-                for name in archive.load(self._images, wire.read, progress):
-                    word = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
-                    wire.write_line({"stream": f"{word}: {name}\n"})
+                archive.load(self._images, wire.read, progress)
 
             wire.begin()
             _lines(wire, load)
@@ -135,13 +132,13 @@ class ImageHandlers:
         if not names:
             raise InvalidParameter("no image was named: names= must not be empty")
         for name in names:
-            if builtin.is_builtin(name):
-                await self._call(builtin.ensure, self._images, name)
             await self._containers.resolve_image(name)
         await exchange.body()
         wire = exchange.threaded()
 
         def work() -> None:
+            from dockpy.images import archive
+
             wire.begin("application/x-tar")
             archive.save(self._images, names, wire.write)
             wire.end()
@@ -161,12 +158,16 @@ class ImageHandlers:
             )
         source = query.get("fromSrc", "")
         if source != "-":
-            raise NotServed("importing from a URL is not served; send the archive itself (fromSrc=-)")
+            raise NotServed(
+                "importing from a URL is not served; send the archive itself (fromSrc=-)"
+            )
         changes = exchange.request.query_lists.get("changes", ())
         repo, tag, message = query.get("repo", ""), query.get("tag", ""), query.get("message", "")
         wire = exchange.threaded()
 
         def work() -> None:
+            from dockpy.images import importer
+
             def load() -> None:
                 image = importer.import_rootfs(self._images, wire.read, repo, tag, changes, message)
                 wire.write_line({"status": str(image.id)})
@@ -185,8 +186,13 @@ class ImageHandlers:
         wire = exchange.threaded()
 
         def work() -> None:
+            from dockpy.images.from_host import from_host  # pyelftools: 40 ms
+
             def make() -> None:
-                from_host.make(self._images, name, paths, wire.write_line)
+                image = from_host(
+                    self._images, name, paths, lambda text: wire.write_line({"status": text})
+                )
+                wire.write_line({"aux": {"ID": str(image.id)}})
 
             wire.begin()
             _lines(wire, make)
@@ -196,7 +202,9 @@ class ImageHandlers:
     # ------------------------------------------------------------------------------ refused
 
     async def push(self, exchange: Exchange) -> None:
-        raise NotServed("pushing is not served yet: there is no registry client in this build; use `dockpy save`")
+        raise NotServed(
+            "pushing is not served yet: there is no registry client in this build; use `dockpy save`"
+        )
 
     async def search(self, exchange: Exchange) -> None:
         raise NotServed("searching a registry is not served")
@@ -208,7 +216,9 @@ class ImageHandlers:
         filters = q.filters(exchange.query, ("dangling", "until", "label", "label!"))
         every = filters.get("dangling", ("true",))[0] in ("0", "false")
         deleted: list[dict[str, str]] = []
-        for image in await trio.to_thread.run_sync(self._images.list, limiter=self._containers.disk):
+        for image in await trio.to_thread.run_sync(
+            self._images.list, limiter=self._containers.disk
+        ):
             if self._containers.using(str(image.id)) or (image.repo_tags and not every):
                 continue
             labels = image.config.config.labels
@@ -234,27 +244,33 @@ def _lines(wire: Threaded, work: Callable[[], None]) -> None:
 
 
 def _names(exchange: Exchange) -> list[str]:
-    return [name for value in exchange.request.query_lists.get("names", ()) for name in value.split(",") if name]
+    return [
+        name
+        for value in exchange.request.query_lists.get("names", ())
+        for name in value.split(",")
+        if name
+    ]
 
 
 def _matches(summary: dict[str, object], filters: q.Filters) -> bool:
-    import fnmatch
-
-    tags = [tag for tag in _texts(summary.get("RepoTags"))]
+    tags = list(_texts(summary.get("RepoTags")))
     labels = summary.get("Labels")
     if "dangling" in filters and (not tags) != (filters["dangling"][0].lower() in ("1", "true")):
         return False
-    if "label" in filters and not q.matches_labels(filters["label"], labels if isinstance(labels, dict) else {}):
+    if "label" in filters and not q.matches_labels(
+        filters["label"], labels if isinstance(labels, dict) else {}
+    ):
         return False
     if "reference" in filters:
         patterns = filters["reference"]
         return any(
-            fnmatch.fnmatchcase(tag, pattern) or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
+            fnmatch.fnmatchcase(tag, pattern)
+            or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
             for tag in tags
             for pattern in patterns
         )
     return True
 
 
-def _texts(raw: Optional[object]) -> list[str]:
+def _texts(raw: object | None) -> list[str]:
     return [str(item) for item in raw] if isinstance(raw, (list, tuple)) else []
