@@ -163,13 +163,22 @@ def host_defaults(host: HostConfig) -> HostConfig:
         log_config=LogConfig(host.log_config.type or "local", host.log_config.config),
         masked_paths=_first(privileged_paths, host.masked_paths, MASKED_PATHS),
         readonly_paths=_first(privileged_paths, host.readonly_paths, READONLY_PATHS),
-        **dict.fromkeys(("memory", "memory_reservation", "memory_swap", "nano_cpus", "cpu_shares", "cpu_period", "cpu_quota", "cpu_realtime_period", "cpu_realtime_runtime", "blkio_weight"), 0),
+        memory=0,
+        memory_reservation=0,
+        memory_swap=0,
+        nano_cpus=0,
+        cpu_shares=0,
+        cpu_period=0,
+        cpu_quota=0,
+        cpu_realtime_period=0,
+        cpu_realtime_runtime=0,
+        blkio_weight=0,
         cpuset_cpus="",
         cpuset_mems="",
         pids_limit=None,
         oom_kill_disable=None,
         memory_swappiness=None,
-    )  # fmt: skip
+    )
 
 
 def _first(*candidates: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dockpy import ids
 from dockpy.api.container import ExecCreate
 from dockpy.errors import Conflict, DockpyError, InvalidParameter
 from dockpy.http import stdcopy
+from dockpy.oci.spec import process_to_json
 from dockpy.supervisor.assemble import exec_process
 from dockpy.supervisor.container import Client, Container, Exec
 from dockpy.supervisor.containers import Containers
@@ -49,7 +50,7 @@ async def start(
     request = exec_.request
     try:
         shim = running_shim(container)
-        process = exec_process(container.record, request).to_json()
+        process = process_to_json(exec_process(container.record, request))
         attachments = () if client is None else (client.attachment(),)
         containers.publish(container, f"exec_start: {' '.join(request.cmd or ())}", execID=exec_.id)
         await shim.ask(

@@ -24,7 +24,7 @@ from dockpy.shim.log import (
 )
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
-from dockpy.supervisor.shims import Lost
+from dockpy.supervisor.shims import Lost, Shim
 
 # A block of lines is put together before it is sent.
 BLOCK = 1 << 17
@@ -44,7 +44,6 @@ class LogQuery:
     since: int
     until: int
     timestamps: bool
-    details: bool = False
 
 
 def open_log(containers: Containers, container: Container, query: LogQuery) -> Reader:
@@ -68,19 +67,15 @@ def open_log(containers: Containers, container: Container, query: LogQuery) -> R
             f"{bundle}/log", tail=query.tail, since=query.since, until=query.until, streams=streams
         )
     return Reader(
-        reader, framed=not container.record.config.tty, query=query, labels=_details(container)
+        reader, framed=not container.record.config.tty, query=query
     )
-
-
-def _details(container: Container) -> str:
-    return ""
 
 
 class Reader:
     """One reading of one log."""
 
     def __init__(
-        self, reader: LocalReader | JsonFileReader, *, framed: bool, query: LogQuery, labels: str
+        self, reader: LocalReader | JsonFileReader, *, framed: bool, query: LogQuery
     ) -> None:
         self._reader = reader
         self._framed = framed
@@ -132,39 +127,27 @@ def _header(stream: int, length: int) -> bytes:
     return bytes((stream, 0, 0, 0)) + length.to_bytes(4, "big")
 
 
-async def more(containers: Containers, container: Container, reader: Reader) -> bool:
-    """Waits until the log has grown; False when it will not any more."""
-    while container.state.running or container.restarting:
-        shim = container.shim
+async def more(container: Container, reader: Reader) -> bool:
+    """Waits until the log may have grown; False when it will not any more."""
+    if not container.state.running and not container.restarting:
+        return False
+    over = container.exits.add()
+    async with trio.open_nursery() as nursery:
+
+        async def wait_over() -> None:
+            await over.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_over)
+        await _grown(container.shim, reader.position())
+        nursery.cancel_scope.cancel()
+    return True
+
+
+async def _grown(shim: Shim | None, position: tuple[int, int]) -> None:
+    try:
         if shim is None:
-            await trio.sleep(LOOK_AGAIN)
-            return True
-        position = reader.position()
-        over = container.exits.add()
-        grown = False
-        async with trio.open_nursery() as nursery:
-
-            async def wait_grown() -> None:
-                nonlocal grown
-                try:
-                    await shim.ask(lambda link: link.grown(position), within=FOLLOW_WAIT)
-                    grown = True
-                except Lost:
-                    await trio.sleep(LOOK_AGAIN)
-                except DockpyError:
-                    await trio.sleep(LOOK_AGAIN)
-                    grown = True
-                nursery.cancel_scope.cancel()
-
-            async def wait_over() -> None:
-                await over.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(wait_grown)
-            nursery.start_soon(wait_over)
-        if grown:
-            return True
-    return False
-
-
-__all__ = ["FOREVER", "LogQuery", "Reader", "more", "open_log"]
+            raise Lost("between two runs")
+        await shim.ask(lambda link: link.grown(position), within=FOLLOW_WAIT)
+    except DockpyError:
+        await trio.sleep(LOOK_AGAIN)

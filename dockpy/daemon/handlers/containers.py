@@ -266,7 +266,7 @@ class ContainerHandlers:
         self, exchange: Exchange, container: Container, reader: Reader, until: int
     ) -> None:
         async def wait_more() -> bool:
-            return await more(self._containers, container, reader)
+            return await more(container, reader)
 
         seconds = (until - time.time_ns()) / 1e9 if until != FOREVER else float("inf")
         with trio.move_on_after(max(seconds, 0)):
