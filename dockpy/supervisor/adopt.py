@@ -156,7 +156,8 @@ def _open(containers: Containers, container: Container, socket: str) -> ShimLink
 async def _clean(containers: Containers) -> None:
     # Looked at here, between two awaits: a create in progress shows either nothing or all of itself.
     known = {container.id for container in containers.all()}
-    orphans = [key for key in containers.snapshots if len(key) == 64 and key not in known]
+    keys = containers.snapshots.keys()
+    orphans = [key for key in keys if len(key) == 64 and key not in known]
     await trio.to_thread.run_sync(_clean_disk, containers, known, orphans, limiter=containers.disk)
 
 

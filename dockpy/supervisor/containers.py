@@ -20,7 +20,8 @@ from dockpy import files
 from dockpy.api.times import ZERO, now
 from dockpy.errors import NotFound
 from dockpy.images import builtin
-from dockpy.images.store import Image, ImageStore
+from dockpy.images.image import Image
+from dockpy.images.store import ImageStore
 from dockpy.oci.digest import ChainID
 from dockpy.shim.protocol import Detached, ExecExit, ExecFailed, ExecStarted, Exit, Failed, Started
 from dockpy.storage.snapshot import Snapshotter

@@ -22,7 +22,7 @@ from dockpy.api.container import (
 )
 from dockpy.api.times import now
 from dockpy.errors import InvalidParameter, NotFound
-from dockpy.images.store import Image
+from dockpy.images.image import Image
 from dockpy.oci.image import ContainerConfig
 from dockpy.oci.platform import host_platform, parse_platform
 from dockpy.supervisor import names, served

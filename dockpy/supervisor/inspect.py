@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dockpy.api.times import ZERO, ago
 from dockpy.supervisor import served
@@ -268,7 +268,7 @@ def matches(
     created = seconds_of(record.created)
     if created >= before or (since and created <= since):
         return False
-    checks = {
+    checks: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
         "id": lambda wanted: any(record.id.startswith(value) for value in wanted),
         "name": lambda wanted: any(_name_matches(value, record.name) for value in wanted),
         "label": lambda wanted: _labels_match(wanted, record.config.labels),

@@ -66,9 +66,7 @@ def open_log(containers: Containers, container: Container, query: LogQuery) -> R
         reader = LocalReader(
             f"{bundle}/log", tail=query.tail, since=query.since, until=query.until, streams=streams
         )
-    return Reader(
-        reader, framed=not container.record.config.tty, query=query
-    )
+    return Reader(reader, framed=not container.record.config.tty, query=query)
 
 
 class Reader:

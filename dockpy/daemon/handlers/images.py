@@ -13,7 +13,7 @@ from dockpy.api.fields import parse_object, parse_texts
 from dockpy.daemon.exchange import Exchange, Threaded
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotServed
-from dockpy.images.store import Image
+from dockpy.images.image import Image
 from dockpy.supervisor.containers import Containers
 
 FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))

@@ -295,7 +295,7 @@ class SystemHandlers:
             if key == "label":
                 if not q.matches_labels(values, attributes):
                     return False
-            elif not any(checks.get(key, lambda _: False)(value) for value in values):
+            elif key not in checks or not any(checks[key](value) for value in values):
                 return False
         return True
 
