@@ -58,7 +58,7 @@ class Config:
     stdin_once: bool = flag("StdinOnce")
     env: tuple[str, ...] = texts("Env", null=False)
     cmd: tuple[str, ...] | None = optional_texts("Cmd")
-    healthcheck: Healthcheck | None = optional_nested("Healthcheck", Healthcheck)
+    healthcheck: Healthcheck | None = optional_nested("Healthcheck", Healthcheck)  # noqa: RUF009 (makes a field, not a value)
     image: str = text("Image")
     volumes: Mapping[str, object] = raw_object("Volumes", null=True)
     working_dir: str = text("WorkingDir")
@@ -138,10 +138,10 @@ class MountRequest:
     target: str = text("Target")
     read_only: bool = flag("ReadOnly")
     consistency: str = text("Consistency")
-    bind_options: BindOptions | None = optional_nested("BindOptions", BindOptions)
+    bind_options: BindOptions | None = optional_nested("BindOptions", BindOptions)  # noqa: RUF009 (makes a field, not a value)
     volume_options: Mapping[str, object] = raw_object("VolumeOptions", null=True)
     image_options: Mapping[str, object] = raw_object("ImageOptions", null=True)
-    tmpfs_options: TmpfsOptions | None = optional_nested("TmpfsOptions", TmpfsOptions)
+    tmpfs_options: TmpfsOptions | None = optional_nested("TmpfsOptions", TmpfsOptions)  # noqa: RUF009 (makes a field, not a value)
 
     def to_json(self) -> dict[str, object]:
         return {name: value for name, value in encode(self).items() if value}
@@ -153,10 +153,10 @@ class HostConfig:
 
     binds: tuple[str, ...] = texts("Binds")
     container_id_file: str = text("ContainerIDFile")
-    log_config: LogConfig = nested("LogConfig", LogConfig)
+    log_config: LogConfig = nested("LogConfig", LogConfig)  # noqa: RUF009 (makes a field, not a value)
     network_mode: str = text("NetworkMode")
     port_bindings: Mapping[str, object] = raw_object("PortBindings")
-    restart_policy: RestartPolicy = nested("RestartPolicy", RestartPolicy)
+    restart_policy: RestartPolicy = nested("RestartPolicy", RestartPolicy)  # noqa: RUF009 (makes a field, not a value)
     auto_remove: bool = flag("AutoRemove")
     volume_driver: str = text("VolumeDriver")
     volumes_from: tuple[str, ...] = texts("VolumesFrom")

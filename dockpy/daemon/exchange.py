@@ -6,6 +6,7 @@ thread reads and writes the connection itself, so that a gigabyte does not pass 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -17,7 +18,7 @@ import trio
 import dockpy
 from dockpy.errors import InvalidParameter
 from dockpy.http.codec import ServerCodec, raw_head
-from dockpy.http.messages import Body, Closed, EndOfRequest, NeedData, Request
+from dockpy.http.messages import Body, EndOfRequest, NeedData, Request
 from dockpy.transport.unix import Connection
 
 T = TypeVar("T")
@@ -215,14 +216,9 @@ class Exchange:
         if self._codec.body_pending:
             if self._codec.wants_continue:
                 return False
-            try:
+            with contextlib.suppress(InvalidParameter, PeerGone):
                 await self.body(1 << 20)
-            except (InvalidParameter, PeerGone):
-                return False
-        elif not self._body_read:
-            while not isinstance(self._codec.next_event(), (EndOfRequest, NeedData, Closed)):
-                pass
-        return self._codec.reusable()
+        return not self.broken and self._codec.reusable()
 
     def threaded(self) -> Threaded:
         return Threaded(self, self._codec, self.connection.sock)

@@ -7,7 +7,6 @@ with the status that should be answered; after one of those the connection can o
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from typing import cast
 
 import h11

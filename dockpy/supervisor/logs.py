@@ -6,6 +6,7 @@ line. What a container has written before its exit is read to its end also when 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
@@ -39,11 +40,11 @@ Piece = Union[bytes, Run]
 class LogQuery:
     stdout: bool
     stderr: bool
-    follow: bool
-    tail: int | None
-    since: int
-    until: int
-    timestamps: bool
+    follow: bool = False
+    tail: int | None = None
+    since: int = 0  # nanoseconds
+    until: int = FOREVER
+    timestamps: bool = False
 
 
 def open_log(containers: Containers, container: Container, query: LogQuery) -> Reader:
@@ -78,6 +79,11 @@ class Reader:
         self._reader = reader
         self._framed = framed
         self._query = query
+
+    def seconds_left(self) -> float:
+        """Until nothing more is wanted."""
+        until = self._query.until
+        return float("inf") if until == FOREVER else max((until - time.time_ns()) / 1e9, 0.0)
 
     def close(self) -> None:
         self._reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import trio
 
@@ -12,7 +13,6 @@ from dockpy.api.container import ContainerCreate
 from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotFound, NotServed
-from dockpy.shim.log import FOREVER, Run
 from dockpy.supervisor import control, inspect, streams
 from dockpy.supervisor.container import Client, Container
 from dockpy.supervisor.containers import Containers
@@ -175,7 +175,7 @@ class ContainerHandlers:
         }
         framed = not container.record.config.tty
         if wanted["logs"] and not wanted["stream"]:
-            query = LogQuery(wanted["stdout"], wanted["stderr"], False, None, 0, FOREVER, False)
+            query = LogQuery(wanted["stdout"], wanted["stderr"])
             await self._send_logs(exchange, container, query)
             return
         keys = check_detach_keys(exchange.query.get("detachKeys", ""))
@@ -196,11 +196,11 @@ class ContainerHandlers:
 
     async def _backlog(self, container: Container, client: Client) -> None:
         """`attach --logs`: what was said so far goes first, on the same connection."""
-        query = LogQuery(client.stdout, client.stderr, False, None, 0, FOREVER, False)
+        query = LogQuery(client.stdout, client.stderr)
         reader = open_log(self._containers, container, query)
         try:
             for header, piece in (*reader.pieces(), *reader.rest()):
-                data = memoryview(header + (piece.read() if isinstance(piece, Run) else piece))
+                data = memoryview(header + (piece if isinstance(piece, bytes) else piece.read()))
                 while data:
                     try:
                         data = data[client.connection.send(data) :]
@@ -242,9 +242,11 @@ class ContainerHandlers:
             follow=q.boolean(query, "follow"),
             tail=tail,
             since=q.timestamp(query.get("since", ""), "since") or 0,
-            until=q.timestamp(query.get("until", ""), "until") or FOREVER,
             timestamps=q.boolean(query, "timestamps"),
         )
+        until = q.timestamp(query.get("until", ""), "until")
+        if until is not None:
+            wanted = replace(wanted, until=until)
         await self._send_logs(exchange, container, wanted)
 
     async def _send_logs(self, exchange: Exchange, container: Container, query: LogQuery) -> None:
@@ -256,20 +258,17 @@ class ContainerHandlers:
             )
             await _send_pieces(exchange, reader)
             if query.follow:
-                await self._follow(exchange, container, reader, query.until)
+                await self._follow(exchange, container, reader)
             await _send_pieces(exchange, reader, last=True)
             await exchange.end()
         finally:
             reader.close()
 
-    async def _follow(
-        self, exchange: Exchange, container: Container, reader: Reader, until: int
-    ) -> None:
+    async def _follow(self, exchange: Exchange, container: Container, reader: Reader) -> None:
         async def wait_more() -> bool:
             return await more(container, reader)
 
-        seconds = (until - time.time_ns()) / 1e9 if until != FOREVER else float("inf")
-        with trio.move_on_after(max(seconds, 0)):
+        with trio.move_on_after(reader.seconds_left()):
             while await exchange.while_connected(wait_more):
                 await _send_pieces(exchange, reader)
         await _send_pieces(exchange, reader)
@@ -349,10 +348,10 @@ class ContainerHandlers:
 
 async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False) -> None:
     for header, piece in reader.rest() if last else reader.pieces():
-        if isinstance(piece, Run):
-            await exchange.write_file(header, piece.fd, piece.offset, piece.length)
-        else:
+        if isinstance(piece, bytes):
             await exchange.write(header + piece)
+        else:
+            await exchange.write_file(header, piece.fd, piece.offset, piece.length)
 
 
 def _timeout(exchange: Exchange) -> int | None:
