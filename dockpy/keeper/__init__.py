@@ -1,5 +1,7 @@
-"""The first process of a user: holds the namespaces and the listening socket, forks daemon and shims.
+"""The first process of a user: holds the namespaces and the listening socket, forks daemon and
+shims.
 
 Single-threaded for life, has imported shim and runtime and no third-party package, so that a forked
-shim is ready within a millisecond and shares its memory. It knows no container: what it is told, it forks.
+shim is ready within a millisecond and shares its memory. It knows no container: what it is told, it
+forks.
 """

@@ -7,7 +7,8 @@ SOCK_SEQPACKET, one JSON object a datagram, descriptors by SCM_RIGHTS (shim/prot
   keeper -> daemon  {"op":"listen"} + [socket]    the socket's file had vanished: here is the new listener
   daemon -> keeper  {"op":"stop"}                 the daemon's end is meant: keeper ends with it
 
-When the keeper dies without an answer, the shim may or may not exist: the control socket tells. It is at
+When the keeper dies without an answer, the shim may or may not exist: the control socket tells. It
+is at
 its end (ShimLink.receive gives None) exactly when nobody has been started; then ask the next keeper.
 """
 

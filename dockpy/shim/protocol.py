@@ -47,6 +47,14 @@ class BadMessage(ValueError):
     """A datagram that is not of this protocol."""
 
 
+class NotStarted(Exception):
+    """A process could not be started; code as docker's: 126, 127 or 128."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 # ------------------------------------------------------------------------------------ datagrams
 
 
@@ -131,7 +139,9 @@ class Sinks:
 
 @dataclass(frozen=True)
 class Attachment:
-    """One attached client: its connection, which streams it takes, and its own descriptors for some."""
+    """One attached client: its connection, which streams it takes, and its own descriptors for
+    some.
+    """
 
     conn: int
     stdin: bool = False
@@ -384,8 +394,10 @@ class ShimLink:
 
     A request returns its `seq`; its Reply or Refusal comes out of `receive` like every event.
     Requests raise BlockingIOError when the socket is full (wait_writable, ask again) and
-    BrokenPipeError or ConnectionResetError when the shim is gone. Descriptors that are passed stay the
-    caller's to close, once the call has returned. `receive` returns None at the end of the shim: look at
+    BrokenPipeError or ConnectionResetError when the shim is gone. Descriptors that are passed stay
+    the
+    caller's to close, once the call has returned. `receive` returns None at the end of the shim:
+    look at
     exit.json then. All events before the end are readable even when the shim is long dead.
     """
 
@@ -396,13 +408,17 @@ class ShimLink:
 
     @classmethod
     def pair(cls) -> tuple[ShimLink, int]:
-        """A new link and the descriptor to start the shim with (KeeperLink.start_shim; then close it)."""
+        """A new link and the descriptor to start the shim with (KeeperLink.start_shim; then close
+        it).
+        """
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         return cls(ours), theirs.detach()
 
     @classmethod
     def connect(cls, path: str) -> ShimLink:
-        """To a running shim, by the socket in its shim.json (a later daemon's way). See also `recall`."""
+        """To a running shim, by the socket in its shim.json (a later daemon's way). See also
+        `recall`.
+        """
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
             sock.connect(path)
@@ -443,7 +459,9 @@ class ShimLink:
         attachments: Sequence[Attachment] = (),
         detach: bool = False,
     ) -> int:
-        """Answered when the process has started or failed (a Refusal then); its events come as well."""
+        """Answered when the process has started or failed (a Refusal then); its events come as
+        well.
+        """
         fds: list[int] = []
         fields = {
             "exec": exec_id,
@@ -464,6 +482,12 @@ class ShimLink:
     def state(self) -> int:
         """The Reply's fields: pid, start, code (None while it runs), execs {id: {pid, code}}."""
         return self._request("state", {})
+
+    def grown(self, position: tuple[int, int]) -> int:
+        """Replied once the log has grown beyond that (a reader's `position()`), or will not any
+        more.
+        """
+        return self._request("grown", {"position": position})
 
     def _request(self, op: str, fields: Mapping[str, object], fds: Sequence[int] = ()) -> int:
         seq = self._seq + 1

@@ -1,0 +1,451 @@
+"""The keeper: namespaces, socket, then one loop that forks the daemon, again when it dies, and
+shims.
+
+`--store=PATH --lock=FD [--ready=FD] [--tier=T]` is a birth (client/birth.py); with `--takeover --run=
+--daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
+
+Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
+the
+path of every `run`; when the keeper dies they are init's.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+
+from dockpy import files, reexec
+from dockpy.errors import DockpyError
+from dockpy.keeper import place
+from dockpy.linux import inotify
+from dockpy.linux.memory import give_back
+from dockpy.linux.processes import pidfd_open
+from dockpy.linux.title import set_title
+from dockpy.paths import Paths
+from dockpy.rootless.enter import enter, join
+from dockpy.shim.loop import POLLIN, Loop
+from dockpy.shim.main import close_others
+from dockpy.shim.main import main as shim_main
+from dockpy.shim.protocol import BadMessage, Start, close_all, receive_packet, send_packet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
+
+    from dockpy.shim.main import Launcher
+
+    # dockpy.daemon.main.serve_inherited(paths, listen_fd, keeper_fd, lock_fd, info)
+    Serve = Callable[[Paths, int, int, int, dict[str, str]], int]
+
+# A daemon that lived so long has earned an immediate successor.
+SETTLED = 60.0
+LONGEST_PAUSE = 10.0
+
+
+class Options:
+    """The command line, `--name=value` each."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        pairs = dict(word[2:].partition("=")[::2] for word in argv if word.startswith("--"))
+        self.paths = Paths(pairs["store"])
+        self.lock_fd = int(pairs["lock"])
+        self.ready_fd = int(pairs.get("ready") or -1)
+        self.tier = pairs.get("tier") or None
+        self.takeover = "takeover" in pairs
+        self.run = pairs.get("run", "")
+        self.daemon = int(pairs.get("daemon") or 0)
+        self.link_fd = int(pairs.get("link") or -1)
+        self.listen_fd = int(pairs.get("listen") or -1)
+
+
+def main(argv: Sequence[str]) -> int:
+    from dockpy.shim.launch import RuntimeLauncher
+
+    return run(Options(argv), RuntimeLauncher(), _serve)
+
+
+def _serve(paths: Paths, listen: int, keeper: int, lock: int, info: dict[str, str]) -> int:
+    """In the daemon's own process only: everything heavy is imported there."""
+    from dockpy.daemon.main import serve_inherited
+
+    return serve_inherited(paths, listen, keeper, lock, info)
+
+
+def run(options: Options, launcher: Launcher, serve: Serve) -> int:
+    try:
+        if options.takeover:
+            # The process that was started ends at once: the daemon reaps it, init gets the keeper.
+            if os.fork():
+                return 0
+            os.setsid()
+            keeper = _taken_over(options, launcher, serve)
+        else:
+            keeper = _born(options, launcher, serve)
+    except (DockpyError, OSError) as error:
+        if options.ready_fd < 0:
+            raise
+        os.write(options.ready_fd, str(error).encode())
+        return 1
+    gc.collect()
+    give_back()
+    gc.disable()
+    gc.freeze()
+    keeper.start(options)
+    keeper.loop()
+    return 0
+
+
+def _born(options: Options, launcher: Launcher, serve: Serve) -> Keeper:
+    paths = options.paths
+    run_folder = place.choose_run(paths)  # outside: its name has our real uid
+    tier = _rejoin(paths) or enter(options.tier)
+    listener = place.listen(run_folder)
+    return Keeper(paths, run_folder, tier, listener, options.lock_fd, launcher, serve)
+
+
+def _rejoin(paths: Paths) -> str | None:
+    """The tier of the namespaces in which shims live on without daemon and keeper; we are in them
+    then.
+    """
+    for pid in place.living_shims(paths):
+        try:
+            tier = str(json.loads(files.read_bytes(paths.daemon_json))["tier"])
+            join(pid, tier)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return tier
+    return None
+
+
+def _taken_over(options: Options, launcher: Launcher, serve: Serve) -> Keeper:
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, options.listen_fd)
+    tier = options.tier or "single"
+    return Keeper(options.paths, options.run, tier, listener, options.lock_fd, launcher, serve)
+
+
+class Keeper:
+    def __init__(
+        self,
+        paths: Paths,
+        run_folder: str,
+        tier: str,
+        listener: _socket.socket,
+        lock_fd: int,
+        launcher: Launcher,
+        serve: Serve,
+    ) -> None:
+        self._paths = paths
+        self._run = run_folder
+        self._tier = tier
+        self._listener = listener
+        self._lock_fd = lock_fd
+        self._launcher = launcher
+        self._serve = serve
+        self._build = reexec.build_id()
+        self._loop = Loop()
+        self._daemon = 0
+        self._pidfd = -1
+        self._link: _socket.socket | None = None
+        self._born = 0.0
+        self._pause = 0.0
+        self._stop = False
+        self._ended = False
+        self._watch = -1
+        self._hold = -1
+
+    def start(self, options: Options) -> None:
+        self._children = _child_signal()
+        self._loop.watch(self._children, POLLIN, self._reap)
+        os.set_inheritable(self._lock_fd, False)
+        if options.takeover:
+            self._adopt(options.daemon, options.link_fd)
+        else:
+            self._fork_daemon()
+        self._guard()
+        if options.ready_fd >= 0:
+            os.write(options.ready_fd, b"ready")
+            os.close(options.ready_fd)
+        place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
+        set_title("dockpy-keeper", self._paths.store)
+
+    def loop(self) -> None:
+        while not self._ended:
+            self._loop.turn()
+
+    # -------------------------------------------------------------------------------- the daemon
+
+    def _fork_daemon(self) -> None:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._born = time.monotonic()
+        self._stop = False
+        pid = os.fork()
+        if pid == 0:
+            self._be_daemon(theirs.fileno())
+        theirs.close()
+        self._adopt(pid, ours.detach())
+
+    def _adopt(self, pid: int, link_fd: int) -> None:
+        self._daemon = pid
+        self._pidfd = pidfd_open(pid)
+        self._link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, link_fd)
+        self._link.setblocking(False)
+        os.set_inheritable(link_fd, False)
+        self._loop.watch(link_fd, POLLIN, self._asked)
+        self._loop.watch(self._pidfd, POLLIN, self._daemon_ended)
+        place.write_daemon_json(
+            self._paths, self._run, self._tier, self._build, os.getpid(), self._daemon
+        )
+
+    def _be_daemon(self, keeper_fd: int) -> NoReturn:
+        status = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listen_fd = self._listener.fileno()
+            close_others([keeper_fd, listen_fd, self._lock_fd])
+            gc.unfreeze()
+            gc.enable()
+            set_title("dockpy-daemon", self._paths.store)
+            info = {
+                "run": self._run,
+                "tier": self._tier,
+                "build": self._build,
+                "store": self._paths.store,
+            }
+            status = self._serve(self._paths, listen_fd, keeper_fd, self._lock_fd, info)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            _flush()
+            os._exit(status)
+
+    def _daemon_ended(self, _events: int) -> None:
+        if self._link is not None:
+            self._take_requests()  # its last word may be that its end was meant
+        self._lose_link()
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        try:
+            _, status = os.waitpid(self._daemon, 0)
+        except ChildProcessError:
+            status = 1  # after a takeover it was not our child: only the stop message tells
+        meant = self._stop or status == 0
+        self._daemon = 0
+        if meant and self._end():
+            return
+        if meant or time.monotonic() - self._born > SETTLED:
+            self._pause = 0.0
+        self._loop.after(self._pause, self._fork_daemon)
+        self._pause = min(max(self._pause * 2, 0.2), LONGEST_PAUSE)
+
+    def _end(self) -> bool:
+        """Everything is put away, unless a client has come at the last moment of an idle exit."""
+        files.unlink_if_exists(place.socket_path(self._run))
+        if not self._stop and self._somebody_waits():
+            self._remake()
+            return False
+        files.unlink_if_exists(self._paths.daemon_json)
+        self._listener.close()
+        self._ended = True
+        return True
+
+    def _somebody_waits(self) -> bool:
+        waiting: list[int] = []
+        once = Loop()
+        once.watch(self._listener.fileno(), POLLIN, waiting.append)
+        once.after(0, lambda: None)
+        once.turn()
+        return bool(waiting)
+
+    def _lose_link(self) -> None:
+        if self._link is not None:
+            self._loop.forget(self._link.fileno())
+            self._link.close()
+            self._link = None
+
+    # ---------------------------------------------------------------------------------- requests
+
+    def _asked(self, _events: int) -> None:
+        if not self._take_requests():
+            self._lose_link()
+
+    def _take_requests(self) -> bool:
+        """All that are there; False at the end of the link."""
+        while self._link is not None:
+            try:
+                packet = receive_packet(self._link)
+            except BlockingIOError:
+                return True
+            except (BadMessage, OSError):
+                return False
+            if packet is None:
+                return False
+            raw, fds = packet
+            if raw.get("op") == "stop":
+                self._stop = True
+            elif raw.get("op") == "shim":
+                self._answer(raw, fds)
+            close_all(fds)
+        return True
+
+    def _answer(self, raw: dict[str, Any], fds: list[int]) -> None:
+        pidfd = -1
+        try:
+            start = Start.from_json(raw["start"], fds[1:])
+            pid = self._fork_shim(start, fds)
+            pidfd = pidfd_open(pid)  # its zombie is there until we reap it, in this very loop
+            answer: dict[str, object] = {"seq": raw.get("seq"), "pid": pid}
+        except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+            answer = {"seq": raw.get("seq"), "error": f"cannot start a shim: {error}"}
+        try:
+            if self._link is not None:
+                send_packet(self._link, answer, [] if pidfd < 0 else [pidfd])
+        except OSError:
+            pass  # the daemon is dying; its successor finds the shim's record
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+    def _fork_shim(self, start: Start, fds: list[int]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            close_others(fds)
+            shim_main(start, fds[0], self._launcher)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            _flush()
+            os._exit(status)
+
+    def _reap(self, _events: int) -> None:
+        """Shims that have ended. The daemon's zombie waits for its own handler, which wants the
+        status.
+        """
+        try:
+            os.read(self._children, 512)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid == self._daemon:
+                return
+            os.waitpid(found.si_pid, 0)
+
+    # ----------------------------------------------------------------------------- the run folder
+
+    def _guard(self) -> None:
+        """Watches the folder, and holds a lock on it, which cleaners of /tmp respect."""
+        self._hold_folder()
+        try:
+            self._watch = inotify.inotify_init1()
+            self._watch_folder()
+        except OSError:
+            # No inotify instance left for this user: look from time to time.
+            self._watch = -1
+            self._loop.after(1.0, self._look_again)
+            return
+        self._loop.watch(self._watch, POLLIN, self._folder_changed)
+
+    def _watch_folder(self) -> None:
+        inotify.inotify_add_watch(
+            self._watch,
+            self._run,
+            inotify.IN_DELETE
+            | inotify.IN_MOVED_FROM
+            | inotify.IN_DELETE_SELF
+            | inotify.IN_MOVE_SELF
+            | inotify.IN_ATTRIB,
+        )
+
+    def _hold_folder(self) -> None:
+        import fcntl
+
+        if self._hold >= 0:
+            os.close(self._hold)
+        self._hold = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            pass
+
+    def _folder_changed(self, _events: int) -> None:
+        try:
+            os.read(self._watch, 1 << 16)
+        except BlockingIOError:
+            return
+        if self._vanished():
+            self._remake()
+
+    def _look_again(self) -> None:
+        if self._vanished():
+            self._remake()
+        self._loop.after(1.0, self._look_again)
+
+    def _vanished(self) -> bool:
+        return not (
+            os.path.lexists(place.socket_path(self._run)) and os.path.isdir(f"{self._run}/s")
+        )
+
+    def _remake(self) -> None:
+        """Folder and socket again; the daemon gets the new listener, the shims are told to do
+        likewise.
+        """
+        try:
+            listener = place.listen(self._run)
+            self._hold_folder()
+            if self._watch >= 0:
+                self._watch_folder()
+        except (OSError, DockpyError):
+            traceback.print_exc()
+            self._loop.after(1.0, self._remake)
+            return
+        self._listener.close()
+        self._listener = listener
+        if self._link is not None:
+            try:
+                send_packet(self._link, {"op": "listen"}, [listener.fileno()])
+            except OSError:
+                pass  # dying: the next one is born with it
+        for pid in place.living_shims(self._paths):
+            try:
+                os.kill(pid, signal.SIGHUP)
+            except OSError:
+                pass
+
+
+def _child_signal() -> int:
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, _noticed)
+    # Started from a terminal or not: what ends a foreground job is not meant for us.
+    signal.signal(signal.SIGHUP, _noticed)
+    signal.signal(signal.SIGINT, _noticed)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
+
+
+def _noticed(_number: int, _frame: object) -> None:
+    pass
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass

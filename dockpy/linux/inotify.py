@@ -1,0 +1,34 @@
+"""inotify(7), as much of it as is needed to notice that something of ours was deleted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from dockpy.linux.libc import prototype, raise_errno
+
+IN_ATTRIB = 0x4
+IN_MOVED_FROM = 0x40
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_MOVE_SELF = 0x800
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+
+_inotify_init1 = prototype("inotify_init1", ctypes.c_int)
+_inotify_add_watch = prototype("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+
+
+def inotify_init1(flags: int = IN_NONBLOCK | IN_CLOEXEC) -> int:
+    """EMFILE beyond fs.inotify.max_user_instances."""
+    fd = _inotify_init1(flags)
+    if fd < 0:
+        raise_errno()
+    return fd
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    watch = _inotify_add_watch(fd, os.fsencode(path), mask)
+    if watch < 0:
+        raise_errno(path)
+    return watch

@@ -1,0 +1,154 @@
+"""The shim's side of its control sockets: any number of daemons, of which at most one is alive."""
+
+from __future__ import annotations
+
+import _socket
+import os
+from collections import deque
+
+from dockpy.shim.loop import POLLIN, POLLOUT
+from dockpy.shim.protocol import BadMessage, receive_packet, send_packet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from dockpy.shim.loop import Loop
+
+# A daemon that has not read so many messages is given up; its successor asks for the state.
+MOST_UNREAD = 1000
+
+
+class Control:
+    """One connected daemon; requests go to `serve`, which owns the descriptors it gets."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        serve: Callable[[Control, dict[str, Any], list[int]], None],
+        on_change: Callable[[Control], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+        self._sock.setblocking(False)
+        self._serve = serve
+        self._on_change = on_change
+        self._unsent: deque[Mapping[str, object]] = deque()
+        self.closed = False
+        loop.watch(fd, POLLIN, self._ready)
+
+    @property
+    def flushed(self) -> bool:
+        return not self._unsent
+
+    def send(self, message: Mapping[str, object]) -> None:
+        if self.closed:
+            return
+        self._unsent.append(message)
+        if len(self._unsent) > MOST_UNREAD:
+            self.close()
+        elif len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                send_packet(self._sock, self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            self._loop.watch(self._sock.fileno(), POLLIN | POLLOUT, self._ready)
+            return
+        except OSError:
+            self.close()
+
+    def _ready(self, events: int) -> None:
+        if events & POLLOUT:
+            self._loop.watch(self._sock.fileno(), POLLIN, self._ready)
+            self._flush()
+            self._on_change(self)
+        if self.closed or not events & ~POLLOUT:
+            return
+        try:
+            packet = receive_packet(self._sock)
+        except BlockingIOError:
+            return
+        except (BadMessage, OSError):
+            packet = None
+        if packet is None:
+            self.close()
+            return
+        self._serve(self, *packet)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._unsent.clear()
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
+            self._on_change(self)
+
+
+class Listener:
+    """The socket that later daemons connect to; made again when somebody has deleted it."""
+
+    def __init__(self, loop: Loop, path: str, accept: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._path = path
+        self._accept = accept
+        self._sock: _socket.socket | None = None
+        self._made: tuple[int, int] | None = None
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Cheap when all is well. Errors stay silent: the next SIGHUP asks again."""
+        try:
+            if self._made is not None and _identity(self._path) == self._made:
+                return
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+            if self._made is not None or os.path.lexists(self._path):
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        try:
+            sock.bind(self._path)
+            os.chmod(self._path, 0o600)
+            sock.listen(16)
+            self._made = _identity(self._path)
+        except OSError:
+            sock.close()
+            return
+        self._close()
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop.watch(sock.fileno(), POLLIN, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        assert self._sock is not None
+        try:
+            fd, _ = self._sock._accept()  # type: ignore[attr-defined]  # absent from the stubs
+        except OSError:
+            return
+        self._accept(fd)
+
+    def _close(self) -> None:
+        if self._sock is not None:
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
+
+    def remove(self) -> None:
+        """At the end of the shim, unless the file is somebody else's by now."""
+        try:
+            if self._made is not None and _identity(self._path) == self._made:
+                os.unlink(self._path)
+        except OSError:
+            pass
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino

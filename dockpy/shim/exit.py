@@ -1,0 +1,48 @@
+"""What a shim leaves in the container's folder: who it is, and how the container ended (the truth)."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from dockpy import files, ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockpy.shim.protocol import Start
+
+
+def shim_path(bundle: str) -> str:
+    return f"{bundle}/shim.json"
+
+
+def exit_path(bundle: str) -> str:
+    return f"{bundle}/exit.json"
+
+
+def write_shim(start: Start, init_pid: int | None, init_start: int | None) -> None:
+    """With init None: a container is about to be created by this shim."""
+    pid = os.getpid()
+    init = None if init_pid is None else {"pid": init_pid, "start": init_start}
+    record = {
+        "boot": start.boot,
+        "pid": pid,
+        "start": ids.start_time(pid),
+        "socket": start.socket,
+        "init": init,
+    }
+    files.write_atomic(shim_path(start.bundle), json.dumps(record).encode(), durable=False)
+
+
+def write_exit(start: Start, code: int, started: str, finished: str, error: str = "") -> None:
+    """Survives every process of ours, not a power cut, after which no container runs anyway."""
+    record: dict[str, object] = {
+        "boot": start.boot,
+        "code": code,
+        "started": started,
+        "finished": finished,
+        "oom": False,
+    }
+    if error:
+        record["error"] = error
+    files.write_atomic(exit_path(start.bundle), json.dumps(record).encode(), durable=False)

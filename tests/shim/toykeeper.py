@@ -1,0 +1,103 @@
+"""A keeper with the plain launcher and a daemon of a few lines: one JSON line a connection runs a
+process.
+
+`{"cid":…,"args":[…]}` is answered by the process's events as JSON lines, at its exit the connection ends.
+`{"stop":true}` ends daemon and keeper, `{"crash":true}` the daemon only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+from typing import Any
+
+from standin import PlainLauncher
+
+from dockpy.keeper.main import Options, run
+from dockpy.keeper.protocol import Born, KeeperLink, NewListener, NotBorn
+from dockpy.keeper.takeover import spawn
+from dockpy.paths import Paths
+from dockpy.shim.protocol import Failed, LogConfig, ShimLink, Start, event_to_json
+
+
+def main(argv: list[str]) -> None:
+    os._exit(run(Options(argv), PlainLauncher(), serve))
+
+
+def serve(paths: Paths, listen: int, keeper: int, lock: int, info: dict[str, str]) -> int:
+    return Toy(paths, listen, keeper, lock, info).serve()
+
+
+class Toy:
+    def __init__(
+        self, paths: Paths, listen: int, keeper: int, lock: int, info: dict[str, str]
+    ) -> None:
+        self.paths, self.lock, self.info = paths, lock, info
+        self.listener = socket.socket(fileno=os.dup(listen))
+        self.link = KeeperLink(keeper)
+
+    def serve(self) -> int:
+        while True:
+            readable, _, _ = select.select([self.listener, self.link], [], [])
+            if self.link in readable:
+                answer = self.link.receive()
+                if answer is None:
+                    self.link = KeeperLink(
+                        spawn(self.paths, self.listener.fileno(), self.lock, self.info)
+                    )
+                elif isinstance(answer, NewListener):
+                    self.listener = socket.socket(fileno=answer.fd)
+                continue
+            conn, _ = self.listener.accept()
+            line = conn.makefile().readline()
+            if not line:
+                continue
+            request = json.loads(line)
+            if request.get("stop"):
+                self.link.stop()
+                return 0
+            if request.get("crash"):
+                os.abort()
+            self.run(conn, request)
+
+    def run(self, conn: socket.socket, request: dict[str, Any]) -> None:
+        cid = request["cid"]
+        bundle = f"{self.paths.containers}/{cid}"
+        os.makedirs(bundle, exist_ok=True)
+        with open(f"{bundle}/config.json", "w") as file:
+            json.dump({"process": {"args": request["args"]}}, file)
+        shim, control = ShimLink.pair()
+        start = Start(
+            cid,
+            bundle,
+            f"{self.info['run']}/s/{cid[:16]}.sock",
+            "boot",
+            LogConfig("local", f"{bundle}/log"),
+        )
+        self.link.start_shim(start, control)
+        os.close(control)
+        select.select([self.link], [], [])
+        answer = self.link.receive()
+        assert isinstance(answer, (Born, NotBorn))
+        if isinstance(answer, Born):
+            os.close(answer.pidfd)
+        if request.get("leave"):
+            conn.close()
+            return
+        while True:
+            select.select([shim], [], [])
+            message = shim.receive()
+            if message is None:
+                break
+            conn.sendall(json.dumps(event_to_json(message)).encode() + b"\n")
+            if isinstance(message, Failed):
+                break
+        shim.close()
+        conn.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
