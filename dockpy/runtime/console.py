@@ -1,7 +1,7 @@
 """A terminal of the container's own devpts: its master for the shim, its slave for the container.
 
-Nothing is trusted for its name (CVE-2025-52565): ptmx must be device 5:2 on a devpts, the slave comes
-from the master by ioctl, and what is bound on /dev/console is that very descriptor.
+Nothing is trusted for its name (CVE-2025-52565): ptmx must be device 5:2 on a devpts, the slave
+comes from the master by ioctl, and what is bound on /dev/console is that very descriptor.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def give_to(fd: int, uid: int) -> None:
     """Lets the workload's user open its stdio again by /dev/stdout and friends, where we may."""
     try:
         found = os.fstat(fd)
-        # /dev/null and its like belong to everyone on the host; only what was made for us changes hands.
+        # /dev/null and its like belong to everyone on the host; only what was made for us changes
+        # hands.
         if found.st_uid != uid and (stat.S_ISFIFO(found.st_mode) or _is_pty(found)):
             os.fchown(fd, uid, -1)
     except OSError as error:

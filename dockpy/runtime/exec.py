@@ -1,8 +1,8 @@
 """A further process in a running container, confined as its first one.
 
-Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the user namespace:
-there it is the one that owns the container (its pid or mount namespace), never the nested one
-in which a single-uid container's user runs.
+Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the
+user namespace: there it is the one that owns the container (its pid or mount namespace), never
+the nested one in which a single-uid container's user runs.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def exec_process(
 ) -> Created:
     """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
 
-    Who: `process.user.username` when set, else the container's own user by its annotation, else numbers.
-    Capabilities and oom score that `process` leaves out are the container's.
+    Who: `process.user.username` when set, else the container's own user by its annotation, else
+    numbers. Capabilities and oom score that `process` leaves out are the container's.
     """
     own = spec.process
     if process.capabilities is None:
@@ -84,7 +84,8 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
         pass
     except OSError as error:
         raise SetupError(f"the container's first process is gone: {strerror(error)}") from None
-    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it runs is.
+    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it
+    # runs is.
     for pid in _children(init_pid):
         try:
             return _open_namespaces(pid)

@@ -1,10 +1,10 @@
 """One `Mount` of the specification, made inside the container's root before the pivot.
 
 Targets are never paths: each is opened beneath the root (linux.beneath), so no symlink of the image,
-also one exchanged while we work (CVE-2021-30465), leads out of it; mounts go onto /proc/self/fd/N of
-the *host's* /proc, which the container cannot touch, or by move_mount onto the descriptor itself.
-Flags of a bind are set on a detached copy (open_tree, mount_setattr), before anybody can see it;
-kernels that lack those calls get mount(2) and a remount.
+also one exchanged while we work (CVE-2021-30465), leads out of it; mounts go onto /proc/self/fd/N
+of the *host's* /proc, which the container cannot touch, or by move_mount onto the descriptor
+itself. Flags of a bind are set on a detached copy (open_tree, mount_setattr), before anybody can
+see it; kernels that lack those calls get mount(2) and a remount.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, make_directories, open_in_root
@@ -120,16 +120,22 @@ def parse_options(options: tuple[str, ...]) -> Options:
     return Options(flags, cleared, recursive, tuple(propagation), tuple(data))
 
 
-def mount_in_root(root: int, mount: Mount, *, nodev: bool) -> None:
+def mount_in_root(root: int, mount: Mount, *, nodev: bool, tty_group: bool) -> None:
     """Makes `mount` beneath the container's root `root`.
 
     `nodev`: device nodes must not work on it unless its options say "dev" (there is no device
     controller, so where mknod works, this is what keeps the host's disks out of reach).
+    `tty_group`: a devpts may be given to a group; where one id is mapped, its ptys keep ours.
     """
     options = parse_options(mount.options)
+    if mount.type == "devpts" and not tty_group:
+        data = tuple(word for word in options.data if not word.startswith("gid="))
+        options = replace(options, data=data)
     if nodev and not options.cleared & lm.MS_NODEV:
         # For what lies on a bind's submounts too.
-        options = _with_nodev(options)
+        options = replace(
+            options, flags=options.flags | lm.MS_NODEV, recursive=options.recursive | lm.MS_NODEV
+        )
     if options.flags & lm.MS_BIND or mount.type == "bind":
         _bind(root, mount, options)
     elif mount.type in ("proc", "sysfs"):
@@ -138,16 +144,6 @@ def mount_in_root(root: int, mount: Mount, *, nodev: bool) -> None:
         _cgroup(root, mount, options)
     else:
         _filesystem(root, mount, options)
-
-
-def _with_nodev(options: Options) -> Options:
-    return Options(
-        options.flags | lm.MS_NODEV,
-        options.cleared,
-        options.recursive | lm.MS_NODEV,
-        options.propagation,
-        options.data,
-    )
 
 
 # ------------------------------------------------------------------------------------------ binds
@@ -234,7 +230,9 @@ def set_attributes(tree: int, options: Options) -> None:
 
 
 def _bind_by_mount(source: int, target: int, options: Options, recursive: bool) -> None:
-    """For kernels before 5.12. The target is opened again, to see the new mount: it must be the source."""
+    """For kernels before 5.12. The target is opened again, to see the new mount: it must be the
+    source.
+    """
     flags = lm.MS_BIND | (lm.MS_REC if recursive else 0)
     place = f"/proc/self/fd/{target}"
     path = os.readlink(place)
@@ -277,7 +275,9 @@ def _mounts_below(path: str) -> list[str]:
 
 
 def _pseudo(root: int, mount: Mount, options: Options) -> None:
-    """proc and sysfs go on a plain folder only: else the image decides what /proc is (CVE-2019-19921)."""
+    """proc and sysfs go on a plain folder only: else the image decides what /proc is
+    (CVE-2019-19921).
+    """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         try:
@@ -306,33 +306,33 @@ def _filesystem(root: int, mount: Mount, options: Options) -> None:
             data = (f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}", *data)
     except FileNotFoundError:
         target = make_directories(root, mount.destination)
-    options = Options(options.flags, options.cleared, options.recursive, options.propagation, data)
     try:
-        _mount_new(target, mount, options)
+        _mount_new(target, mount, replace(options, data=data))
     finally:
         os.close(target)
 
 
 def _mount_new(target: int, mount: Mount, options: Options) -> None:
     flags = options.flags & ~lm.MS_REC
-    place = f"/proc/self/fd/{target}"
     source = mount.source or mount.type
     if mount.type == "devpts":
         # A devpts node is a device; a nodev one would be of no use.
         flags &= ~lm.MS_NODEV
     try:
-        lm.mount(source, place, mount.type, flags, ",".join(options.data))
+        mount_on_folder(target, source, mount.type, flags, ",".join(options.data))
     except OSError as error:
-        if mount.type == "devpts" and error.errno == errno.EINVAL:
-            # Group 5 (tty) is not mapped where there is one id only: the ptys keep our group then.
-            rest = ",".join(word for word in options.data if not word.startswith("gid="))
-            lm.mount(source, place, mount.type, flags, rest)
-        elif mount.type in _BINDABLE and error.errno in (errno.EPERM, errno.EACCES):
+        if mount.type in _BINDABLE and error.errno in (errno.EPERM, errno.EACCES):
             _bind_the_host_s(target, _BINDABLE[mount.type], options)
         else:
             raise SetupError(
                 f'error mounting "{source}" to rootfs at "{mount.destination}": {strerror(error)}'
             ) from None
+
+
+def mount_on_folder(target: int, source: str, fstype: str, flags: int, data: str) -> None:
+    """On the folder `target` is, by "." of it: no name is resolved, and no /proc is needed."""
+    os.fchdir(target)
+    lm.mount(source, ".", fstype, flags, data)
 
 
 def _bind_the_host_s(target: int, path: str, options: Options) -> None:
@@ -348,15 +348,13 @@ def _bind_the_host_s(target: int, path: str, options: Options) -> None:
 def _cgroup(root: int, mount: Mount, options: Options) -> None:
     """cgroup2 where the host has it and lets us, else an empty read-only tmpfs; never an error."""
     target = make_directories(root, mount.destination)
-    place = f"/proc/self/fd/{target}"
     flags = (options.flags | lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC) & ~lm.MS_REC
     try:
-        try:
-            lm.mount("cgroup", place, "cgroup2", flags)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            lm.mount("tmpfs", place, "tmpfs", flags | lm.MS_RDONLY, "mode=755,size=4k")
+        mount_on_folder(target, "cgroup", "cgroup2", flags, "")
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        mount_on_folder(target, "tmpfs", "tmpfs", flags | lm.MS_RDONLY, "mode=755,size=4k")
     finally:
         os.close(target)
 
@@ -365,7 +363,8 @@ def _cgroup(root: int, mount: Mount, options: Options) -> None:
 
 
 def mask(root: int, path: str, null: int) -> None:
-    """Hides `path`: a folder by an empty tmpfs, anything else by the null device `null` (a descriptor).
+    """Hides `path`: a folder by an empty tmpfs, anything else by the null device `null` (a
+    descriptor).
 
     `null` was opened on the host and looked at there: what the container calls /dev/null
     is not asked (CVE-2025-31133).
@@ -375,9 +374,9 @@ def mask(root: int, path: str, null: int) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        place = f"/proc/self/fd/{target}"
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            lm.mount("tmpfs", place, "tmpfs", lm.MS_RDONLY | lm.MS_NOSUID | lm.MS_NODEV, "size=0k")
+            flags = lm.MS_RDONLY | lm.MS_NOSUID | lm.MS_NODEV
+            mount_on_folder(target, "tmpfs", "tmpfs", flags, "size=4k,mode=755")
         else:
             bind(null, target, Options(0, 0, 0, (), ()), recursive=False)
     finally:
