@@ -1,4 +1,4 @@
-"""Stores for the images room: a real content store and the snapshotter that every host has."""
+"""Stores for the images room: real content, real trees. The overlay's are made without a mount."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dockpy.images import archive
 from dockpy.images.store import ImageStore
 from dockpy.storage.content import ContentStore
-from dockpy.storage.copy import CopySnapshotter
+from dockpy.storage.overlay import OverlaySnapshotter
 
 Open = Callable[[Path], ImageStore]
 
@@ -20,7 +20,7 @@ Open = Callable[[Path], ImageStore]
 def opened(folder: Path) -> ImageStore:
     """The store in `folder` as a daemon opens it at its start."""
     folder.mkdir(exist_ok=True)
-    snapshots = CopySnapshotter(str(folder / "snapshots"), real_owners=os.getuid() == 0)
+    snapshots = OverlaySnapshotter(str(folder / "snapshots"), real_owners=os.getuid() == 0)
     snapshots.recover()
     images = str(folder / "images")
     store = ImageStore(
@@ -46,6 +46,12 @@ def load(store: ImageStore) -> Callable[[bytes], list[str]]:
         return archive.load(store, io.BytesIO(data).read, lambda message: None)
 
     return loading
+
+
+def in_tree(store: ImageStore, key: str, path: str) -> Path:
+    """Where a file of an active tree is: in what was changed, else in the topmost layer that has it."""
+    places = (store.snapshots.upper(key), *store.snapshots.layers(key))
+    return next(Path(place, path) for place in places if Path(place, path).exists())
 
 
 def is_empty(store: ImageStore) -> bool:

@@ -32,7 +32,7 @@ from tests.images.archives import (
     tar_of,
     zstd,
 )
-from tests.images.conftest import Open, is_empty
+from tests.images.conftest import Open, in_tree, is_empty
 
 Load = Callable[[bytes], list[str]]
 
@@ -53,7 +53,7 @@ def content(store: ImageStore, text: str) -> str:
     found = store.resolve(text)
     store.snapshots.prepare("probe", store.unpack(found))
     try:
-        return Path(store.snapshots.upper("probe"), "etc/file").read_text()
+        return in_tree(store, "probe", "etc/file").read_text()
     finally:
         store.snapshots.remove("probe")
 

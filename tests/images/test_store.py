@@ -15,7 +15,8 @@ import pytest
 from dockpy.errors import Conflict, InvalidParameter, NotFound
 from dockpy.images.store import ImageStore
 from tests.images.archives import docker_archive, image
-from tests.images.conftest import Open, is_empty
+from tests.images.conftest import Open, in_tree, is_empty
+from tests.images.test_archive import loaded
 
 Load = Callable[[bytes], list[str]]
 CONTAINER = "c0ffee" * 10 + "beef"
@@ -193,8 +194,7 @@ def test_a_tree_that_a_container_stands_on_outlives_its_image(
     store.remove("a:v1", True, somebody)
     with pytest.raises(NotFound):
         store.resolve(made.id)
-    tree = store.snapshots.upper(CONTAINER)
-    assert Path(tree, "etc/file").read_text() == "top"
+    assert in_tree(store, CONTAINER, "etc/file").read_text() == "top"
     store.snapshots.remove(CONTAINER)
     store.collect()
     assert is_empty(store)
@@ -203,8 +203,6 @@ def test_a_tree_that_a_container_stands_on_outlives_its_image(
 def test_what_a_cut_left_is_collected(tmp_path: Path, open_store: Open) -> None:
     store = open_store(tmp_path / "store")
     kept = image("kept", names=["kept:v1"])
-    from tests.images.test_archive import loaded
-
     loaded(store, docker_archive(kept))
     root = Path(store.content.root)
     orphan = store.content.put(b"put, and then the power went")
@@ -220,8 +218,6 @@ def test_what_a_cut_left_is_collected(tmp_path: Path, open_store: Open) -> None:
 def test_a_removal_cut_after_the_index_is_finished_at_the_next_start(
     tmp_path: Path, open_store: Open
 ) -> None:
-    from tests.images.test_archive import loaded
-
     store = open_store(tmp_path / "store")
     loaded(store, docker_archive(image("one", "two", names=["a:v1"])))
     empty = {"schemaVersion": 2, "manifests": []}
