@@ -1,4 +1,6 @@
-"""Image archives for tests, written the way docker, old dockers and the OCI's tools write them, and wrongly."""
+"""Image archives for tests, written the way docker, old dockers and the OCI's tools write them,
+and wrongly.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ def image(
         "config": {"Cmd": ["sh"], **config},
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids or map(sha256, layers))},
         "history": [
-            {"created": "2026-01-01T00:00:00Z", "created_by": f"made {text}"[:80]} for text in contents
+            {"created": "2026-01-01T00:00:00Z", "created_by": f"made {text}"[:80]}
+            for text in contents
         ],
     }
     return Made(json.dumps(document).encode(), layers, tuple(map(pack, layers)), tuple(names))
@@ -113,7 +116,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 class Layout:
     """An OCI layout being put together."""
 
-    members: dict[str, Any] = field(default_factory=lambda: {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'})
+    members: dict[str, Any] = field(
+        default_factory=lambda: {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+    )
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def blob(self, data: bytes, media_type: str, **more: object) -> dict[str, Any]:

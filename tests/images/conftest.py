@@ -49,7 +49,9 @@ def load(store: ImageStore) -> Callable[[bytes], list[str]]:
 
 
 def in_tree(store: ImageStore, key: str, path: str) -> Path:
-    """Where a file of an active tree is: in what was changed, else in the topmost layer that has it."""
+    """Where a file of an active tree is: in what was changed, else in the topmost layer that has
+    it.
+    """
     places = (store.snapshots.upper(key), *store.snapshots.layers(key))
     return next(Path(place, path) for place in places if Path(place, path).exists())
 
@@ -59,4 +61,6 @@ def is_empty(store: ImageStore) -> bool:
     root = Path(store.content.root)
     left = [path for path in root.rglob("*") if path.is_file()]
     names = {path.name for path in left}
-    return not store.list() and names <= {"oci-layout", "index.json"} and not store.snapshots.chains()
+    return (
+        not store.list() and names <= {"oci-layout", "index.json"} and not store.snapshots.chains()
+    )

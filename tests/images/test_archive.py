@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -268,9 +269,12 @@ def test_podman_reads_what_we_save(store: ImageStore, tmp_path: Path) -> None:
         pytest.skip("podman keeps a store of its own for other users than root")
     loaded(store, docker_archive(image("one", names=["localhost/a:v1"])))
     (tmp_path / "a.tar").write_bytes(saved(store, "localhost/a:v1"))
-    place = ["--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run")]
-    command = [podman, *place, "--storage-driver", "vfs", "load", "-q", "-i", str(tmp_path / "a.tar")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(
+        dir="/tmp"
+    ) as short:  # podman wants no more than 50 characters
+        place = ["--root", f"{short}/root", "--runroot", f"{short}/run", "--storage-driver", "vfs"]
+        command = [podman, *place, "load", "-q", "-i", str(tmp_path / "a.tar")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "localhost/a:v1" in done.stdout, done.stderr
 
 
@@ -305,7 +309,9 @@ def wrong_size() -> bytes:
 
 
 def missing_layer() -> bytes:
-    return tar_of(m for m in docker_members(image("one", "two", names=["a"])) if "layer" not in m[0])
+    return tar_of(
+        m for m in docker_members(image("one", "two", names=["a"])) if "layer" not in m[0]
+    )
 
 
 def manifest_of(document: object, *members: tuple[str, object]) -> bytes:
@@ -365,7 +371,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "zeros": lambda: bytes(20_000),
     "gzip of nothing": lambda: b"\x1f\x8bjunk",
     "gzip cut short": lambda: gzip.compress(docker_archive(image("one", names=["a"])))[:-20],
-    "gzip that lies": lambda: gzip.compress(docker_archive(image("one", names=["a"])))[:-8] + bytes(8),
+    "gzip that lies": lambda: (
+        gzip.compress(docker_archive(image("one", names=["a"])))[:-8] + bytes(8)
+    ),
     "zstd of nothing": lambda: b"\x28\xb5\x2f\xfd" + b"junk" * 9,
     "cut in a member": lambda: docker_archive(image("one" * 9999, names=["a"]))[:20_000],
     "no manifest": lambda: of_members(("etc/passwd", b"root")),
@@ -381,7 +389,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "bad name": lambda: docker_archive(image("one", names=["UPPER CASE"])),
     "layer missing": missing_layer,
     "layers too few": lambda: docker_archive(image("one", diff_ids=["sha256:" + "0" * 64] * 2)),
-    "diff id wrong": lambda: docker_archive(image("one", names=["a"], diff_ids=["sha256:" + "0" * 64])),
+    "diff id wrong": lambda: docker_archive(
+        image("one", names=["a"], diff_ids=["sha256:" + "0" * 64])
+    ),
     "diff id wrong, gzip": lambda: docker_archive(
         image("one", compress="gzip", diff_ids=["sha256:" + "0" * 64])
     ),

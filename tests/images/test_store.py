@@ -231,7 +231,10 @@ def test_nothing_is_collected_while_an_entry_cannot_be_read(store: ImageStore, l
     layer = store.resolve("a:v1").manifest.layers[0].digest
     os.truncate(store.content.path(store.resolve("a:v1").descriptor.digest), 5)
     fresh = ImageStore(
-        store.content, store.snapshots, f"{store.content.root}/index.json", f"{store.content.root}/lock"
+        store.content,
+        store.snapshots,
+        f"{store.content.root}/index.json",
+        f"{store.content.root}/lock",
     )
     fresh.collect()
     assert fresh.content.has(layer)
