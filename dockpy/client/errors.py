@@ -1,4 +1,5 @@
-"""How a command ends other than well, as docker says it. No imports but the project's own errors."""
+"""How a command ends other than well, as docker says it. No imports but the project's own errors.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def _object(line: bytes) -> dict[str, object]:
 
 
 def show(pieces: Iterable[bytes], fd: int, *, quiet: bool = False) -> list[dict[str, object]]:
-    """Writes the lines to `fd` and returns all objects; CommandError where one tells of a failure."""
+    """Writes the lines to `fd` and returns all objects; CommandError where one tells of a failure.
+    """
     seen = []
     for line in objects(pieces):
         detail = line.get("errorDetail")
@@ -57,7 +58,9 @@ def show(pieces: Iterable[bytes], fd: int, *, quiet: bool = False) -> list[dict[
     return seen
 
 
-def pull(cli: Cli, image: str, platform: str, *, to: int, quiet: bool, all_tags: bool = False) -> None:
+def pull(
+    cli: Cli, image: str, platform: str, *, to: int, quiet: bool, all_tags: bool = False
+) -> None:
     name, tag = image, ""
     if "@" in image:
         name, _, tag = image.partition("@")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def each(names: list[str], act: Callable[[str], str]) -> int:
-    """`act` for every name, told one by one; 1 when any of them failed, after all had their turn."""
+    """`act` for every name, told one by one; 1 when any of them failed, after all had their turn.
+    """
     code = 0
     for name in names:
         try:
@@ -72,7 +73,9 @@ def unpause_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 
 def rm_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if options.on("link"):
-        raise CommandError("--link is not served by this build: container networks are not there yet", 125)
+        raise CommandError(
+            "--link is not served by this build: container networks are not there yet", 125
+        )
     force = options.on("force")
     query: dict[str, object] = {"v": options.on("volumes"), "force": force}
 
@@ -129,7 +132,11 @@ def port_command(cli: Cli, options: Options, arguments: list[str]) -> int:
             )
         out("".join(f"{_address(binding)}\n" for binding in bindings))
         return 0
-    lines = [f"{port} -> {_address(binding)}\n" for port, found in table.items() for binding in found or []]
+    lines = [
+        f"{port} -> {_address(binding)}\n"
+        for port, found in table.items()
+        for binding in found or []
+    ]
     out("".join(sorted(lines)))
     return 0
 
