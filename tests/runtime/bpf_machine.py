@@ -96,7 +96,7 @@ def meaning(
     names: Mapping[int, Sequence[str]],
     number: int,
     args: Sequence[int] = (),
-    narrow: Mapping[str, Sequence[int]] = {},  # noqa: B006 (never changed)
+    narrow: Mapping[str, Sequence[int]] = {},
 ) -> int:
     """What should happen, read off the profile: no search, no tree. `number` without X32_BIT."""
     default = ret(seccomp.default_action, seccomp.default_errno_ret)
