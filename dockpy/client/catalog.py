@@ -303,7 +303,24 @@ LONG = {
     "container": {
         **{
             verb: verb
-            for verb in ["attach", "create", "exec", "kill", "logs", "pause", "port", "rename", "restart", "rm", "run", "start", "stop", "top", "unpause", "wait"]
+            for verb in [
+                "attach",
+                "create",
+                "exec",
+                "kill",
+                "logs",
+                "pause",
+                "port",
+                "rename",
+                "restart",
+                "rm",
+                "run",
+                "start",
+                "stop",
+                "top",
+                "unpause",
+                "wait",
+            ]
         },
         "inspect": "container inspect",
         "ls": "ps",
@@ -338,7 +355,37 @@ GROUPS = {
 
 # docker commands and groups that are known, and answered with a refusal
 NOT_SERVED = frozenset(
-    ["bake", "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "events", "export", "login", "logout", "manifest", "network", "node", "plugin", "push", "search", "secret", "service", "stack", "stats", "swarm", "trust", "update", "volume"]
+    [
+        "bake",
+        "build",
+        "builder",
+        "buildx",
+        "checkpoint",
+        "commit",
+        "compose",
+        "config",
+        "context",
+        "cp",
+        "diff",
+        "events",
+        "export",
+        "login",
+        "logout",
+        "manifest",
+        "network",
+        "node",
+        "plugin",
+        "push",
+        "search",
+        "secret",
+        "service",
+        "stack",
+        "stats",
+        "swarm",
+        "trust",
+        "update",
+        "volume",
+    ]
 )
 
 GLOBAL = """\

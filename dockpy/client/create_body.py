@@ -80,7 +80,16 @@ def check_sysctl(value: str) -> None:
 
 
 _KERNEL_SYSCTLS = frozenset(
-    ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"]
+    [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ]
 )
 
 
@@ -118,7 +127,24 @@ CHECKS = {
 }
 
 _ULIMITS = frozenset(
-    ["as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 
@@ -356,8 +382,7 @@ def container_create(
     proxies: Mapping[str, str] | None = None,
     console_size: tuple[int, int] | None = None,
 ) -> Body:
-    """The whole body; InvalidParameter with docker's sentence when the flags contradict each other.
-    """
+    """The whole body; InvalidParameter with docker's sentence when the flags contradict each other."""
     try:
         body = _container_config(options, image, command, environ, proxies or {})
         body["HostConfig"] = _host_config(options, body, console_size)

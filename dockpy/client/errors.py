@@ -1,5 +1,4 @@
-"""How a command ends other than well, as docker says it. No imports but the project's own errors.
-"""
+"""How a command ends other than well, as docker says it. No imports but the project's own errors."""
 
 from __future__ import annotations
 

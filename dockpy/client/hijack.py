@@ -125,8 +125,7 @@ class Attachment:
 
 
 class Streams:
-    """Both directions of an attached connection, and whatever else is to be waited for meanwhile.
-    """
+    """Both directions of an attached connection, and whatever else is to be waited for meanwhile."""
 
     def __init__(
         self,

@@ -15,8 +15,7 @@ LEAST = 10  # docker's narrowest column
 
 
 class Row(dict):  # type: ignore[type-arg]  # dict[str, object], which is no base class at run time before 3.9
-    """The fields of one thing, under docker's names; a template that asks for another one is wrong.
-    """
+    """The fields of one thing, under docker's names; a template that asks for another one is wrong."""
 
     go_type = "*formatter.Context"
 

@@ -64,8 +64,7 @@ class Cli:
 
     @property
     def config(self) -> dict[str, object]:
-        """~/.docker/config.json, or what --config and DOCKER_CONFIG name; empty when there is none.
-        """
+        """~/.docker/config.json, or what --config and DOCKER_CONFIG name; empty when there is none."""
         if self._config is None:
             self._config = self._read_config()
         return self._config

@@ -39,8 +39,7 @@ def _object(line: bytes) -> dict[str, object]:
 
 
 def show(pieces: Iterable[bytes], fd: int, *, quiet: bool = False) -> list[dict[str, object]]:
-    """Writes the lines to `fd` and returns all objects; CommandError where one tells of a failure.
-    """
+    """Writes the lines to `fd` and returns all objects; CommandError where one tells of a failure."""
     seen = []
     for line in objects(pieces):
         detail = line.get("errorDetail")

@@ -388,7 +388,7 @@ class _Operands:
             self._at += 1
             longer = node[0] == "chain"
             names: list[Any] = [*node[2], name] if longer else [name]  # type: ignore[misc]
-            base = node[1] if longer else node  # type: ignore[misc]
+            base = node[1] if longer else node
             node = (
                 "chain",
                 base,

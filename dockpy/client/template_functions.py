@@ -118,8 +118,7 @@ def length(value: Any) -> int:
 
 
 def printf(form: str, *arguments: Any) -> str:
-    """The verbs %v %s %d %q %t %x %f %g %T %c %o %b %e %U and %%, with flags, width and precision.
-    """
+    """The verbs %v %s %d %q %t %x %f %g %T %c %o %b %e %U and %%, with flags, width and precision."""
     out: list[str] = []
     rest = list(arguments)
     at = 0

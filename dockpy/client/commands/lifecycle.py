@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def each(names: list[str], act: Callable[[str], str]) -> int:
-    """`act` for every name, told one by one; 1 when any of them failed, after all had their turn.
-    """
+    """`act` for every name, told one by one; 1 when any of them failed, after all had their turn."""
     code = 0
     for name in names:
         try:
