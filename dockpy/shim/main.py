@@ -200,6 +200,7 @@ class Shim:
             finished = rfc3339_nano(time.time_ns())
             write_exit(self._start, running.code, self._started, finished)
             self._tell(protocol.Exit(running.code, finished))
+            self._log_grew()  # and will not any more
             _kill_children()
         else:
             self._tell(protocol.ExecExit(running.exec, running.code))
@@ -355,7 +356,7 @@ class Shim:
     def _grown(self, control: Control, raw: dict[str, Any]) -> dict[str, object] | None:
         """Answered as soon as the log is not (or no longer) where that reader stands."""
         position = [int(value) for value in raw["position"]]
-        over = self._init is None or self._init.finished
+        over = self._init is None or self._init.code is not None
         if self._log is None or over or position != list(self._log.position()):
             return {}
         self._followers.append((control, int(raw["seq"])))

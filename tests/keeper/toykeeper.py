@@ -14,7 +14,7 @@ import socket
 import sys
 from typing import Any
 
-from standin import PlainLauncher
+from tests.shim.standin import PlainLauncher
 
 from dockpy.keeper.main import Options, run
 from dockpy.keeper.protocol import Born, KeeperLink, NewListener, NotBorn
