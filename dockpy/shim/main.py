@@ -325,7 +325,7 @@ class Shim:
             code = error.code if isinstance(error, NotStarted) else 126
             self._tell(protocol.ExecFailed(exec_id, code, str(error)))
             for attachment in attachments:
-                send_away(attachment, _exec_failure(str(error)))
+                send_away(attachment, f"{error}\r\n".encode())  # as docker, into the stream
             raise NotStarted(code, str(error)) from None
         self._execs[exec_id] = Running(exec_id, io, pid)
         io.begin(console, open_stdin=wants_stdin, stdin_once=True)
@@ -394,12 +394,6 @@ def _with_streams(
         raise
     finally:
         protocol.close_all(ends)
-
-
-def _exec_failure(message: str) -> bytes:
-    """What docker writes into the stream of an exec that could not be started."""
-    text = "OCI runtime exec failed: exec failed: unable to start container process: "
-    return f"{text}{message}: unknown\r\n".encode()
 
 
 def _exit_code(status: int) -> int:

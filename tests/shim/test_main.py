@@ -177,9 +177,7 @@ def test_exec_that_cannot_start_says_so_in_the_stream(tmp_path: Path) -> None:
     assert "not found in $PATH" in shim.hear(Refusal).error
     ((stream, text),) = frames(read_all(ours))
     assert stream == 1
-    assert text.startswith(
-        b"OCI runtime exec failed: exec failed: unable to start container process"
-    )
+    assert text.endswith(b"executable file not found in $PATH\r\n")
     shim.link.kill(signal.SIGKILL)
 
 
