@@ -75,7 +75,7 @@ def create(
                 # The child, unmapped, sees the end of the line and exits; converse tells that it
                 # did.
                 ours.shutdown(_socket.SHUT_WR)
-        return converse(ours, pid, pidfd, CREATE, hop=kinds.joins("pid") or kinds.joins("user"))
+        return converse(ours, pid, pidfd, CREATE)
     finally:
         ours.close()
         theirs.close()

@@ -68,7 +68,7 @@ def exec_process(
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC, hop=True)
+        return converse(ours, pid, pidfd, EXEC)
     finally:
         ours.close()
         theirs.close()

@@ -141,17 +141,19 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     line.stage = "oom score"
     set_oom_score(process)
 
-    # Joined ones first: a net namespace to share must be there before sysfs shows it. pid is
-    # joined for our child only, which is also what a new procfs shows; the mount namespace is
-    # always new.
+    # A user namespace to join owns what the others are made in, and a pid namespace is entered by a
+    # child only: so a sibling goes on, first in its pid namespace if that is new.
     line.stage = "joining namespaces"
+    if namespaces.joins("user"):
+        ln.setns(joined.pop(0)[1])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        continue_in_sibling(line, namespaces.clone_flags)
+    # A net namespace to share must be there before sysfs shows it. pid is joined for children only:
+    # we stay outside, where nobody of that namespace can look at us while we are dumpable.
     for _, fd in joined:
         ln.setns(fd)
         os.close(fd)
-    if any(kind == "user" for kind, _ in joined):
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        ln.unshare(namespaces.clone_flags)
 
     line.stage = "hostname"
     if "uts" in namespaces.fresh:
@@ -176,13 +178,13 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     identity = identify(line, workload, root)
     enter_folder(line, process.cwd, root)
     os.close(root)
-    confine(line, workload, identity, proc, hop=namespaces.joins("pid") or namespaces.joins("user"))
+    confine(line, workload, identity, proc, hop=namespaces.joins("pid"))
 
 
 def build_tree(line: Line, container: Container, proc: int) -> int:
     """Everything that is mounted; the container's root as a descriptor, ready for the pivot."""
     spec, linux = container.spec, container.spec.linux
-    may = rootfs.powers(spec, proc)
+    may = rootfs.powers(spec, proc, container.namespaces)
     line.stage = "mount propagation"
     rootfs.stop_propagation()
     line.stage = "devices"
@@ -196,7 +198,7 @@ def build_tree(line: Line, container: Container, proc: int) -> int:
     root = rootfs.mount_root(spec.root, container.root_path, container.root_mount, may.nodev)
     for mount in container.mounts:
         line.stage = f'error mounting "{mount.source}" to rootfs at "{mount.destination}"'
-        mounts.mount_in_root(root, mount, nodev=may.nodev, tty_group=may.tty_group)
+        mounts.mount_in_root(root, mount, may)
     line.stage = "devices"
     if fresh_dev:
         rootfs.fill_dev(root, devices, nodes, may)
@@ -204,7 +206,7 @@ def build_tree(line: Line, container: Container, proc: int) -> int:
     if container.workload.terminal:
         # Before anything of the image runs, and from the devpts just mounted.
         line.stage = "console"
-        master, slave = console.open_pty(root, container.workload.size)
+        master, slave = console.open_pty(root, proc, container.workload.size)
         rootfs.bind_console(root, slave)
         _adopt_console(line, master, slave)
     # Docker makes the working folder, also of a read-only container: so before it is sealed.
@@ -242,7 +244,7 @@ def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> No
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if workload.terminal:
         line.stage = "console"
-        master, slave = console.open_pty(root, workload.size)
+        master, slave = console.open_pty(root, proc, workload.size)
         _adopt_console(line, master, slave)
     identity = identify(line, workload, root)
     enter_folder(line, workload.process.cwd, root)
@@ -282,10 +284,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     if hop:
         line.stage = "fork"
-        pid, _ = processes.clone(processes.CLONE_PARENT)
-        if pid:
-            line.send(b'{"pid":%d}' % pid)
-            os._exit(0)
+        continue_in_sibling(line, 0)
     line.stage = "session"
     os.setsid()
     if workload.terminal:
@@ -356,6 +355,14 @@ def run(line: Line, workload: Workload, path: str, env: dict[str, str]) -> NoRet
 
 
 # ---------------------------------------------------------------------------------- single steps
+
+
+def continue_in_sibling(line: Line, flags: int) -> None:
+    """Returns in another child of our parent, which learns its pid; this process has done its part."""
+    pid, _ = processes.clone(processes.CLONE_PARENT | flags)
+    if pid:
+        line.send(b'{"pid":%d}' % pid)
+        os._exit(0)
 
 
 def _take_descriptors(sock: int, stdio: tuple[int, int, int] | None, keep: list[int]) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, open_in_root
@@ -20,10 +19,12 @@ from dockpy.linux.libc import AT_FDCWD
 from dockpy.oci.spec import Device
 from dockpy.runtime import mounts
 from dockpy.runtime.errors import SetupError, strerror
+from dockpy.runtime.mounts import Powers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dockpy.oci.spec import Mount, Root, Spec
+    from dockpy.runtime.namespaces import Plan
 
 DEFAULT_DEVICES = (
     Device("/dev/null", "c", 1, 3, 0o666),
@@ -44,28 +45,19 @@ _ALL_IDS = [(0, 0, (1 << 32) - 1)]
 _TTY_GROUP = 5
 
 
-@dataclass(frozen=True)
-class Powers:
-    """What the kernel lets us do with devices.
-
-    `initial`: we are in the initial user namespace, so mknod makes working nodes. There is no
-    device controller here, so then every mount of the container is nodev but for single nodes bound
-    from a tmpfs that the container cannot reach (`nodev`); a container that has CAP_SYS_ADMIN
-    could undo that by a remount, so for it we do not pretend.
-    """
-
-    initial: bool
-    nodev: bool
-    tty_group: bool  # group 5 is mapped, so that a devpts can give its terminals to it
-
-
-def powers(spec: Spec, proc: int) -> Powers:
+def powers(spec: Spec, proc: int, kinds: Plan) -> Powers:
     uid_map, gid_map = (_id_map(proc, name) for name in ("self/uid_map", "self/gid_map"))
     initial = uid_map == _ALL_IDS
     caps = spec.process.capabilities
     admin = caps is not None and "CAP_SYS_ADMIN" in caps.bounding
     tty_group = any(first <= _TTY_GROUP < first + size for first, _, size in gid_map)
-    return Powers(initial, initial and not admin, tty_group)
+    return Powers(
+        initial=initial,
+        nodev=initial and not admin,
+        tty_group=tty_group,
+        host_pid=not kinds.private("pid"),
+        joins_pid=kinds.joins("pid"),
+    )
 
 
 def _id_map(proc: int, name: str) -> list[tuple[int, int, int]]:
