@@ -67,7 +67,7 @@ _WATCHED = (
 
 def ensure(store: ImageStore, text: str) -> Image | None:
     """The image, made when it has to be, if `text` names a builtin one; None for any other name."""
-    if not text.startswith(DOMAIN):
+    if not text.startswith(f"{DOMAIN}/"):
         return None
     try:
         name = str(parse_reference(text).tagged())
