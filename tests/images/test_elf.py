@@ -105,6 +105,7 @@ def test_a_static_program_needs_nothing(tmp_path: Path) -> None:
         b"\x7fELF\x01\x02\x01" + bytes(9) + os.urandom(4000),
         b"#!/bin/sh\n",
     ],
+    ids=["empty", "magic alone", "cut header", "ones", "rubbish", "script"],
 )
 def test_damaged_files_need_nothing(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"

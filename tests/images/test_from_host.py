@@ -14,6 +14,7 @@ import pytest
 from dockpy.errors import InvalidParameter, NotFound, Unavailable
 from dockpy.images import from_host
 from dockpy.images.store import ImageStore
+from dockpy.oci.image import ContainerConfig
 from tests.images.conftest import in_tree, inside
 
 
@@ -154,7 +155,7 @@ def test_a_file_that_shrinks_while_it_is_packed_leaves_nothing(
             store,
             collector,
             "a",
-            from_host.ContainerConfig(),
+            ContainerConfig(),
             "test",
             created="1970-01-01T00:00:00Z",
         )
