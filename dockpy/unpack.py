@@ -38,9 +38,12 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
     It returns where no such copy can be had: no home, a read-only or full disk, parents that others can write.
     """
     uid = os.geteuid()
+    umask = os.umask(
+        0o077
+    )  # the user's own may be 000: then nobody could believe what is made here
     try:
         app = Paths(store_of(os.environ, uid)).app
-        os.makedirs(app, 0o700, exist_ok=True)
+        os.makedirs(app, exist_ok=True)
         app = os.path.realpath(app)
         if not trusted(app, uid):
             return
@@ -51,6 +54,8 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
             record(app, interpreter)
     except (OSError, NoHome):
         return
+    finally:
+        os.umask(umask)
     os.execv(interpreter, [interpreter, "-IS", f"{folder}/{reexec.MAIN}", *sys.argv[1:]])
 
 

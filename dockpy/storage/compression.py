@@ -27,8 +27,6 @@ _SKIPPABLE = (b"\x2a\x4d\x18", 0x50)  # zstd's skippable frames: 0x50..0x5f, the
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 
 
-
-
 def sniff(head: bytes) -> str:
     """`gzip`, `zstd` or "" (not compressed), by the first bytes of a stream (six are enough)."""
     if head.startswith(GZIP):

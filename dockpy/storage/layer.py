@@ -26,7 +26,7 @@ from dockpy.linux import beneath
 from dockpy.oci.digest import DiffID, digest_of, hasher
 from dockpy.storage import remove, tar
 from dockpy.storage.compression import CHUNK, Counter, decompressed
-from dockpy.storage.owners import Owners, Remembered
+from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.tar import Entry, TarReader, shown
 
 Read = Callable[[int], bytes]
@@ -68,14 +68,14 @@ def extract(
     target_fd: int,
     owners: Owners,
     *,
-    parents: tuple[int, ...] = (),
+    parents: tuple[str, ...] = (),
     opaque_xattr: str = "user.overlay.opaque",
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),
 ) -> Extracted:
     """Unpacks the archive behind `read` (plain, gzip, zstd) into the empty folder `target_fd`.
 
-    `parents`: descriptors of the layers below, topmost first, whose directories lend their attributes to
-    those that this layer needs and does not describe. InvalidParameter: the archive is bad.
+    `parents`: paths of the layers below, topmost first, whose directories lend their attributes
+    to those that this layer needs and does not describe. InvalidParameter: the archive is bad.
     Unavailable: this host cannot hold it.
     """
     source = _Source(read, limits)
@@ -175,7 +175,7 @@ class _Tree:
         self,
         root: int,
         owners: Owners,
-        parents: tuple[int, ...],
+        parents: tuple[str, ...],
         opaque_xattr: str,
         limits: Limits,
     ) -> None:
@@ -454,7 +454,7 @@ class _Tree:
     def _lookup(self, path: bytes) -> int:
         fd = self._open.get(path)
         if fd is None:
-            fd = beneath.open_in_root(self._root, path, _PARENT)
+            fd = beneath.open_in_root(self._root, os.fsdecode(path), _PARENT)
             if len(self._open) > self._CACHE:
                 # The oldest go; the present member holds at most two, and those are the newest.
                 for old in list(self._open)[1 : self._CACHE // 2]:
@@ -465,14 +465,17 @@ class _Tree:
     def _inherited(self, path: bytes) -> _Folder:
         """What the layers below say of a directory that this one uses and does not describe."""
         for lower in self._parents:
+            root = os.open(lower, _PARENT)
             try:
-                fd = beneath.open_in_root(lower, path, _FOLDER)
-            except OSError:
+                fd = beneath.open_in_root(root, os.fsdecode(path) or ".", _FOLDER)
+            except FileNotFoundError:
                 continue
+            except OSError:
+                break  # a whiteout, or no directory there: what lies deeper is hidden
+            finally:
+                os.close(root)
             try:
                 state = os.fstat(fd)
-                from dockpy.storage.owners import remembered_fd
-
                 known = remembered_fd(fd)
             finally:
                 os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from itertools import islice
 
 _DEPTH = 64  # descriptors held at once; below it, subtrees are moved up to the top and removed from there
@@ -80,11 +81,14 @@ class _Removal:
                 return
             for name, is_dir in batch:
                 if not is_dir:
-                    _retry_writable(fd, lambda name=name: os.unlink(name, dir_fd=fd))  # type: ignore[misc]  # bound now
+                    self._unlink(fd, name)
                 elif depth < _DEPTH:
                     self._folder(fd, name, depth + 1)
                 else:
                     self._move_up(fd, name)
+
+    def _unlink(self, fd: int, name: bytes) -> None:
+        _retry_writable(fd, lambda: os.unlink(name, dir_fd=fd))
 
     def _move_up(self, fd: int, name: bytes) -> None:
         moved = b".removed." + os.urandom(8).hex().encode()
@@ -92,9 +96,7 @@ class _Removal:
         if inner < 0:
             return
         os.close(inner)
-        _retry_writable(
-            fd, lambda: os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=self._top)
-        )
+        _retry_writable(fd, lambda: os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=self._top))
         self._moved.append(moved)
 
 
@@ -115,8 +117,7 @@ def _open_folder(parent: int, name: bytes) -> int:
         os.close(handle)
 
 
-def _retry_writable(fd: int, call: object) -> None:
-    assert callable(call)
+def _retry_writable(fd: int, call: Callable[[], None]) -> None:
     try:
         call()
     except FileNotFoundError:

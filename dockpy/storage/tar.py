@@ -247,9 +247,13 @@ class TarReader:
         elif pax is not None and pax.sparse:
             self._pax_sparse(pax, entry)
         if not 0 <= entry.uid <= MAX_ID or not 0 <= entry.gid <= MAX_ID:
-            raise InvalidParameter(f"{shown(entry.name)}: the owner {entry.uid}:{entry.gid} is out of range")
+            raise InvalidParameter(
+                f"{shown(entry.name)}: the owner {entry.uid}:{entry.gid} is out of range"
+            )
         if entry.size > MAX_SIZE:
-            raise InvalidParameter(f"{shown(entry.name)}: a file of {entry.size} bytes is out of range")
+            raise InvalidParameter(
+                f"{shown(entry.name)}: a file of {entry.size} bytes is out of range"
+            )
         return entry
 
     def _old_sparse(self, header: bytes, entry: Entry) -> None:
@@ -424,9 +428,11 @@ def read_pax(data: bytes) -> Pax:
 def number(field: bytes, what: str) -> int:
     """A header's number: octal text, or base 256 when the first bit is set (0xff: negative)."""
     if field[0] & 0x80:
-        value = int.from_bytes(field, "big", signed=True) if field[0] & 0x40 else int.from_bytes(
-            field, "big"
-        ) & ~(0x80 << (8 * len(field) - 8))
+        value = (
+            int.from_bytes(field, "big", signed=True)
+            if field[0] & 0x40
+            else int.from_bytes(field, "big") & ~(0x80 << (8 * len(field) - 8))
+        )
         if not -(1 << 63) <= value < 1 << 63:
             raise InvalidParameter(f"the archive has a {what} out of range")
         return value
@@ -502,7 +508,11 @@ def header_of(entry: Entry) -> bytes:
         records.append((b"path", name))
     if len(link) > 100 or _odd(link):
         records.append((b"linkpath", link))
-    for key, value, digits in ((b"uid", entry.uid, 7), (b"gid", entry.gid, 7), (b"size", entry.size, 11)):
+    for key, value, digits in (
+        (b"uid", entry.uid, 7),
+        (b"gid", entry.gid, 7),
+        (b"size", entry.size, 11),
+    ):
         if value >= 8**digits:
             records.append((key, b"%d" % value))
     seconds, fraction = divmod(entry.mtime_ns, 1_000_000_000)
@@ -514,7 +524,9 @@ def header_of(entry: Entry) -> bytes:
         return block
     body = b"".join(_record(key, value) for key, value in records)
     head = Entry(b"PaxHeaders.0/" + name[-80:].lstrip(b"/"), b"x", 0o644)
-    return _plain(head, head.name, b"", b"x", len(body), 0) + body + bytes(-len(body) % BLOCK) + block
+    return (
+        _plain(head, head.name, b"", b"x", len(body), 0) + body + bytes(-len(body) % BLOCK) + block
+    )
 
 
 def _odd(name: bytes) -> bool:
