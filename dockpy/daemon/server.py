@@ -7,6 +7,7 @@ goes to the log.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import socket
 
@@ -112,11 +113,9 @@ class Server:
         await exchange.reply(status, None if status == 304 else {"message": message})
 
     async def _refuse(self, connection: Connection, codec: ServerCodec, error: BadRequest) -> None:
-        body = (
-            b'{"message":"bad request: '
-            + str(error).encode("ascii", "replace").replace(b'"', b"'")
-            + b'"}\n'
-        )
+        # h11 ends its sentences with the bytes that it did not like.
+        sentence = str(error).partition(": ")[0]
+        body = json.dumps({"message": f"bad request: {sentence}"}).encode() + b"\n"
         reason = REASONS.get(error.status, b"Bad Request").decode()
         head = raw_head(
             error.status,
