@@ -75,7 +75,6 @@ class ImageStore:
             threading.Lock()
         )  # held by whoever makes a builtin image: twenty first runs make one
         self._writers = 0
-        self._garbage = False
 
     # Reading
 
@@ -154,18 +153,17 @@ class ImageStore:
     def writing(self) -> Iterator[None]:
         """While it lasts nothing is collected: blobs and chains may be put that no entry leads to
         yet.
+
+        What none leads to at its end is collected, also after an error.
         """
         with self._mutex:
             self._writers += 1
-        failed = True
         try:
             yield
-            failed = False
         finally:
             with self._mutex:
                 self._writers -= 1
-                if failed or self._garbage:
-                    self.collect()
+                self.collect()
 
     def add(
         self, manifest: Descriptor, names: Sequence[Reference], extra: Mapping[str, str] = {}
@@ -259,9 +257,7 @@ class ImageStore:
         with self._mutex:
             state = self._state()
             if self._writers or state.damaged:
-                self._garbage = True
                 return []
-            self._garbage = False
             blobs: set[Digest] = set()
             for entry in state.entries:
                 manifest = self._load(entry).manifest
