@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 # Between the first byte of a head and its last. Idle connections may stay, as with docker.
 HEAD_WITHIN = 60.0
 
+# After a refusal, what the client is still sending is read away for so long: else it gets a reset
+# before it has read the answer.
+LINGER = 1.0
+
 _GONE = (PeerGone, BrokenPipeError, ConnectionError, trio.ClosedResourceError)
 
 
@@ -85,6 +89,8 @@ class Server:
                     exchange, 500, "internal error; `dockpy daemon logs` has the details"
                 )
             if not await exchange.finish():
+                if not connection.handed_over:
+                    await connection.linger(LINGER)
                 return
 
     async def _next_request(self, connection: Connection, codec: ServerCodec) -> Request | None:
@@ -127,3 +133,4 @@ class Server:
             ],
         )
         await connection.send(head + body)
+        await connection.linger(LINGER)
