@@ -1,4 +1,5 @@
-"""The docker-compatible command line: what the person typed, said to the daemon in Engine API words.
+"""The docker-compatible command line: what the person typed, said to the daemon in Engine API
+words.
 
 One command runs per process, so start-up is everything: the hot path (run, exec, ps, create, start,
 rm, version) imports only os, sys, _socket, _signal, select, fcntl, termios and this project's own

@@ -1,8 +1,10 @@
-"""The table of all commands: what `dockpy --help` lists and what each command line may hold. Data only.
+"""The table of all commands: what `dockpy --help` lists and what each command line may hold. Data
+only.
 
-An entry is (module, least, most, usage, summary, flags): `least`/`most` count positional words (most
--1: any), a `-` before the usage means that flags end at the first positional word. The functions are
-`commands.<module>.<name with _>`. A module "" is a docker command that this build does not serve.
+An entry is (module, least, most, usage, summary, flags): `least`/`most` count positional words
+(most -1: any), a `-` before the usage means that flags end at the first positional word. The
+functions are `commands.<module>.<name with _>`. A module "" is a docker command that this build
+does not serve.
 """
 
 from __future__ import annotations
@@ -301,9 +303,24 @@ LONG = {
     "container": {
         **{
             verb: verb
-            for verb in (
-                "attach create exec kill logs pause port rename restart rm run start stop top unpause wait"
-            ).split()
+            for verb in [
+                "attach",
+                "create",
+                "exec",
+                "kill",
+                "logs",
+                "pause",
+                "port",
+                "rename",
+                "restart",
+                "rm",
+                "run",
+                "start",
+                "stop",
+                "top",
+                "unpause",
+                "wait",
+            ]
         },
         "inspect": "container inspect",
         "ls": "ps",
@@ -338,10 +355,37 @@ GROUPS = {
 
 # docker commands and groups that are known, and answered with a refusal
 NOT_SERVED = frozenset(
-    (
-        "bake build builder buildx checkpoint commit compose config context cp diff events export login logout manifest "
-        "network node plugin push search secret service stack stats swarm trust update volume"
-    ).split()
+    [
+        "bake",
+        "build",
+        "builder",
+        "buildx",
+        "checkpoint",
+        "commit",
+        "compose",
+        "config",
+        "context",
+        "cp",
+        "diff",
+        "events",
+        "export",
+        "login",
+        "logout",
+        "manifest",
+        "network",
+        "node",
+        "plugin",
+        "push",
+        "search",
+        "secret",
+        "service",
+        "stack",
+        "stats",
+        "swarm",
+        "trust",
+        "update",
+        "volume",
+    ]
 )
 
 GLOBAL = """\

@@ -6,10 +6,9 @@ their own. Only the person's own daemon is ever started; a host named with -H or
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
-
-import _socket
 
 from dockpy import fastjson
 from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
@@ -29,7 +28,10 @@ _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 def quote(text: str, keep: str = "") -> str:
     """Percent-encoding of a path segment or query value (urllib costs too much to import)."""
     safe = _SAFE | frozenset(keep.encode())
-    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape"))
+    return "".join(
+        chr(byte) if byte in safe else f"%{byte:02X}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
 
 
 def target(path: str, query: Mapping[str, object] | None = None) -> str:
@@ -57,7 +59,9 @@ class Stream:
 
     __slots__ = ("_reader", "head", "socket")
 
-    def __init__(self, sock: _socket.socket, reader: plain.ResponseReader, head: plain.Head) -> None:
+    def __init__(
+        self, sock: _socket.socket, reader: plain.ResponseReader, head: plain.Head
+    ) -> None:
         self.socket = sock
         self._reader = reader
         self.head = head
@@ -134,7 +138,9 @@ def _unix(path: str) -> _socket.socket:
 
 def _tcp(host: str, port: int) -> _socket.socket:
     error: OSError = OSError("no address")
-    for family, kind, protocol, _, address in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in _socket.getaddrinfo(
+        host, port, 0, _socket.SOCK_STREAM
+    ):
         try:
             sock = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
             sock.connect(address)
@@ -149,6 +155,7 @@ class Endpoint:
 
     def __init__(self, host: str, environ: Mapping[str, str]) -> None:
         self.host = host
+        self.start = True  # whether the user's own daemon is started where none answers
         self._environ = environ
 
     @property
@@ -170,7 +177,9 @@ class Endpoint:
             raise NoDaemon(
                 f"Cannot connect to the Docker daemon at {self.host}. Is the docker daemon running?"
             ) from None
-        raise NoDaemon(f"the host {self.host} is not served by this build: name a unix:// or tcp:// one")
+        raise NoDaemon(
+            f"the host {self.host} is not served by this build: name a unix:// or tcp:// one"
+        )
 
     def _connect_own(self) -> _socket.socket:
         from dockpy.paths import NoHome, Paths, store_of
@@ -182,13 +191,17 @@ class Endpoint:
         sock = self._recorded(paths)
         if sock is not None:
             return sock
+        if not self.start:
+            raise NoDaemon("no daemon is running")
         from dockpy.client import birth
 
         path = birth.ensure(paths, self._environ)
         try:
             return _unix(path)
         except OSError as error:
-            raise NoDaemon(f"Cannot connect to the dockpy daemon at unix://{path}: {error.strerror}") from None
+            raise NoDaemon(
+                f"Cannot connect to the dockpy daemon at unix://{path}: {error.strerror}"
+            ) from None
 
     def _recorded(self, paths: Paths) -> _socket.socket | None:
         """A connection to the daemon that the store names, when it lives and is ours."""
@@ -232,7 +245,9 @@ class Connection:
         headers: dict[str, str] | None = None,
         fresh: bool = False,
     ) -> Opened:
-        """Sends one request, on the idle connection or a new one; the answer is awaited by `Opened.head`."""
+        """Sends one request, on the idle connection or a new one; the answer is awaited by
+        `Opened.head`.
+        """
         fields = self._extra()
         body = None
         if json is not None:
@@ -255,7 +270,9 @@ class Connection:
             sock = self.endpoint.connect()
             sock.sendall(data)
             reused = False
-        return Opened(sock, method, data if reused and method in ("GET", "HEAD") else None, self.endpoint)
+        return Opened(
+            sock, method, data if reused and method in ("GET", "HEAD") else None, self.endpoint
+        )
 
     def stream(
         self,
@@ -268,7 +285,9 @@ class Connection:
         fresh: bool = True,
     ) -> Stream:
         """The open answer; ApiError when it is a refusal."""
-        return self.open(method, target(path, query), json=json, headers=headers, fresh=fresh).stream()
+        return self.open(
+            method, target(path, query), json=json, headers=headers, fresh=fresh
+        ).stream()
 
     def request(
         self,
@@ -290,9 +309,17 @@ class Connection:
     def get(self, path: str, query: Mapping[str, object] | None = None) -> object:
         return decoded(self.request("GET", path, query).body)
 
-    def post(self, path: str, query: Mapping[str, object] | None = None, *, json: object = None) -> object:
+    def post(
+        self, path: str, query: Mapping[str, object] | None = None, *, json: object = None
+    ) -> object:
         body = self.request("POST", path, query, json=json).body
         return decoded(body) if body else None
+
+    def upload(self, where: str, fd: int, kind: str = "application/x-tar") -> Stream:
+        """POST of all that can be read from `fd`: by sendfile from a file, else in chunks."""
+        from dockpy.client import upload
+
+        return upload.post(self.endpoint, where, fd, {**self._extra(), "Content-Type": kind})
 
     def close(self) -> None:
         if self._idle is not None:
@@ -305,7 +332,9 @@ class Opened:
 
     __slots__ = ("_again", "_endpoint", "_method", "socket")
 
-    def __init__(self, sock: _socket.socket, method: str, again: bytes | None, endpoint: Endpoint) -> None:
+    def __init__(
+        self, sock: _socket.socket, method: str, again: bytes | None, endpoint: Endpoint
+    ) -> None:
         self.socket = sock
         self._method = method
         self._again = again  # sent once more when a kept connection turns out to be closed

@@ -1,7 +1,8 @@
-"""From the flags of `run` and `create` to the body of POST /containers/create. Pure, but for files that flags name.
+"""From the flags of `run` and `create` to the body of POST /containers/create. Pure, but for files
+that flags name.
 
-Fields that have Go's zero value are left out: the daemon reads them the same, and most bodies shrink to a
-line. Errors are ValueError or InvalidParameter with docker's text.
+Fields that have Go's zero value are left out: the daemon reads them the same, and most bodies
+shrink to a line. Errors are ValueError or InvalidParameter with docker's text.
 """
 
 from __future__ import annotations
@@ -79,10 +80,16 @@ def check_sysctl(value: str) -> None:
 
 
 _KERNEL_SYSCTLS = frozenset(
-    (
-        "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni "
-        "kernel.shm_rmid_forced"
-    ).split()
+    [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ]
 )
 
 
@@ -101,7 +108,9 @@ def check_dns(value: str) -> None:
 
 def check_gpus(value: str) -> None:
     if value != "all" and "=" not in value and not value.isdigit():
-        raise ValueError(f'invalid count ({value}): value must be either "all" or an integer: invalid syntax')
+        raise ValueError(
+            f'invalid count ({value}): value must be either "all" or an integer: invalid syntax'
+        )
 
 
 CHECKS = {
@@ -118,7 +127,24 @@ CHECKS = {
 }
 
 _ULIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 
@@ -130,7 +156,9 @@ def ulimit(text: str) -> dict[str, object]:
         raise ValueError(f"invalid ulimit type: {name}")
     parts = value.split(":")
     if len(parts) > 2:
-        raise ValueError(f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`")
+        raise ValueError(
+            f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
+        )
     limits = []
     for part in parts:
         if not part.lstrip("-").isdigit():
@@ -140,8 +168,12 @@ def ulimit(text: str) -> dict[str, object]:
     if hard != -1 and (soft == -1 or soft > hard):
         told = "unlimited" if soft == -1 else str(soft)
         if soft == -1:
-            raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}")
-        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}")
+            raise ValueError(
+                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            )
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}"
+        )
     return {"Name": name, "Hard": hard, "Soft": soft}
 
 
@@ -236,7 +268,9 @@ def restart_policy(text: str) -> dict[str, object]:
 
 
 def security_options(words: list[str]) -> tuple[list[str], bool]:
-    """(SecurityOpt, systempaths unconfined). A seccomp profile is read here: the daemon sees no files of ours."""
+    """(SecurityOpt, systempaths unconfined). A seccomp profile is read here: the daemon sees no
+    files of ours.
+    """
     kept, unconfined = [], False
     for word in words:
         if word == "systempaths=unconfined":
@@ -299,7 +333,9 @@ def _health(options: Options) -> Body | None:
 
 
 def _networks(options: Options) -> tuple[str, Body]:
-    """(NetworkMode, EndpointsConfig). The flags of old (--ip, --network-alias …) belong to the first network."""
+    """(NetworkMode, EndpointsConfig). The flags of old (--ip, --network-alias …) belong to the
+    first network.
+    """
     endpoints: dict[str, dict[str, object]] = {}
     mode = "default"
     for at, word in enumerate(options.many("network") or ["default"]):
@@ -310,11 +346,15 @@ def _networks(options: Options) -> tuple[str, Body]:
         if name in endpoints:
             raise ValueError(f'network "{name}" is specified multiple times')
         endpoints[name] = settings
-    return mode, {name: settings for name, settings in endpoints.items() if settings or len(endpoints) > 1}
+    return mode, {
+        name: settings for name, settings in endpoints.items() if settings or len(endpoints) > 1
+    }
 
 
 def _first_network(options: Options, name: str, settings: dict[str, object]) -> None:
-    user_defined = name not in ("default", "bridge", "host", "none") and not name.startswith("container:")
+    user_defined = name not in ("default", "bridge", "host", "none") and not name.startswith(
+        "container:"
+    )
     if options.many("network-alias"):
         if not user_defined:
             raise ValueError("network-scoped aliases are only supported for user-defined networks")
@@ -355,7 +395,11 @@ def container_create(
 
 
 def _container_config(
-    options: Options, image: str, command: list[str], environ: Mapping[str, str], proxies: Mapping[str, str]
+    options: Options,
+    image: str,
+    command: list[str],
+    environ: Mapping[str, str],
+    proxies: Mapping[str, str],
 ) -> Body:
     streams = {value.lower() for value in options.many("attach")}
     interactive = options.on("interactive")
@@ -497,7 +541,11 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     if options.many("ulimit"):
         limits = {str(limit["Name"]): limit for limit in map(ulimit, options.many("ulimit"))}
         host["Ulimits"] = [limits[name] for name in sorted(limits)]
-    for flag, field in (("sysctl", "Sysctls"), ("annotation", "Annotations"), ("storage-opt", "StorageOpt")):
+    for flag, field in (
+        ("sysctl", "Sysctls"),
+        ("annotation", "Annotations"),
+        ("storage-opt", "StorageOpt"),
+    ):
         if options.many(flag):
             host[field] = key_values.mapping(options.many(flag))
     if options.given("log-driver") or options.given("log-opt"):

@@ -1,4 +1,6 @@
-"""-v, --mount, --tmpfs and --device: from docker's spellings to Engine API values. Pure but for the current folder."""
+"""-v, --mount, --tmpfs and --device: from docker's spellings to Engine API values. Pure but for the
+current folder.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def csv_fields(text: str) -> list[str]:
             while True:
                 end = text.find('"', at)
                 if end < 0:
-                    raise ValueError('parse error on line 1: extraneous or missing " in quoted-field')
+                    raise ValueError(
+                        'parse error on line 1: extraneous or missing " in quoted-field'
+                    )
                 value += text[at:end]
                 if text[end + 1 : end + 2] != '"':
                     break
@@ -115,7 +119,12 @@ def _boolean(key: str, value: str) -> bool:
 def mount(text: str) -> dict[str, object]:
     """`--mount type=bind,src=/a,dst=/b,readonly` as one element of HostConfig.Mounts."""
     result: dict[str, object] = {"Type": "volume"}
-    groups: dict[str, dict[str, object]] = {"BindOptions": {}, "VolumeOptions": {}, "ImageOptions": {}, "TmpfsOptions": {}}
+    groups: dict[str, dict[str, object]] = {
+        "BindOptions": {},
+        "VolumeOptions": {},
+        "ImageOptions": {},
+        "TmpfsOptions": {},
+    }
     bind, volume, image, memory = groups.values()
     if not text:
         raise ValueError("value is empty")
@@ -123,7 +132,13 @@ def mount(text: str) -> dict[str, object]:
         key, equals, value = field.partition("=")
         key = key.lower()
         if not equals:
-            if key not in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"):
+            if key not in (
+                "readonly",
+                "ro",
+                "volume-nocopy",
+                "bind-nonrecursive",
+                "bind-create-src",
+            ):
                 raise ValueError(f"invalid field '{field}' must be a key=value pair")
             value = "true"
         elif key in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive") and not value:
@@ -131,7 +146,9 @@ def mount(text: str) -> dict[str, object]:
         if key == "type":
             result["Type"] = value.lower()
         elif key in ("source", "src"):
-            result["Source"] = os.path.abspath(value) if value == "." or value.startswith("./") else value
+            result["Source"] = (
+                os.path.abspath(value) if value == "." or value.startswith("./") else value
+            )
         elif key in ("target", "dst", "destination"):
             result["Target"] = value
         elif key in ("readonly", "ro"):
@@ -204,16 +221,25 @@ def _checked(result: dict[str, object], groups: dict[str, dict[str, object]]) ->
     if not result.get("Target"):
         raise ValueError("target is required")
     bind = groups["BindOptions"]
-    for name, owner in (("VolumeOptions", "volume"), ("BindOptions", "bind"), ("TmpfsOptions", "tmpfs"), ("ImageOptions", "image")):
+    for name, owner in (
+        ("VolumeOptions", "volume"),
+        ("BindOptions", "bind"),
+        ("TmpfsOptions", "tmpfs"),
+        ("ImageOptions", "image"),
+    ):
         if groups[name] and kind != owner:
             raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
         if groups[name]:
             result[name] = groups[name]
     if bind.get("ReadOnlyNonRecursive") and not result.get("ReadOnly"):
-        raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+        raise ValueError(
+            "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction"
+        )
     if bind.get("ReadOnlyForceRecursive"):
         if not result.get("ReadOnly"):
-            raise ValueError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+            raise ValueError(
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction"
+            )
         if bind.get("Propagation") != "rprivate":
             raise ValueError(
                 "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"

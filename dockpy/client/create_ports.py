@@ -83,7 +83,9 @@ def _specification(word: str) -> list[tuple[str, dict[str, str]]]:
     except ValueError:
         raise ValueError(f"invalid hostPort: {host}") from None
     if host and high - low != last - first and first != last:
-        raise ValueError(f"invalid ranges specified for container and host Ports: {inside} and {host}")
+        raise ValueError(
+            f"invalid ranges specified for container and host Ports: {inside} and {host}"
+        )
     pairs = []
     for step in range(last - first + 1):
         port = ""

@@ -1,4 +1,5 @@
-"""Command line flags as docker's (pflag) reads them, from a line of text per flag. Pure, no imports.
+"""Command line flags as docker's (pflag) reads them, from a line of text per flag. Pure, no
+imports.
 
 A line is `long[/s] type description`; the types are pflag's names (`bool string list int uint
 uint16 decimal bytes duration map …`). Whatever is not bool takes a value; list-like ones repeat.
@@ -78,7 +79,9 @@ def parse(
     interspersed: bool = True,
     checks: Mapping[str, Callable[[str], object]] | None = None,
 ) -> tuple[Options, list[str]]:
-    """The options and the positional words. With `interspersed` off, flags end at the first positional."""
+    """The options and the positional words. With `interspersed` off, flags end at the first
+    positional.
+    """
     by_long = {flag.long: flag for flag in flags}
     by_short = {flag.short: flag for flag in flags if flag.short}
     options = Options()
@@ -184,6 +187,10 @@ def _check_int(kind: str, value: str) -> None:
         number = go_int(value)
     except ValueError:
         raise ValueError(f'strconv.{function}: parsing "{value}": invalid syntax') from None
-    low, high = {"int": (-(1 << 63), (1 << 63) - 1), "uint": (0, (1 << 64) - 1), "uint16": (0, 65535)}[kind]
+    low, high = {
+        "int": (-(1 << 63), (1 << 63) - 1),
+        "uint": (0, (1 << 64) - 1),
+        "uint16": (0, 65535),
+    }[kind]
     if not low <= number <= high:
         raise ValueError(f'strconv.{function}: parsing "{value}": value out of range')

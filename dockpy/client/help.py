@@ -1,4 +1,6 @@
-"""Help and usage texts in docker's shape, made from the catalog. Imported only when they are wanted."""
+"""Help and usage texts in docker's shape, made from the catalog. Imported only when they are
+wanted.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ def flag_lines(flags: list[Flag], width: int = WIDTH) -> list[str]:
 
 def spellings(command: str) -> list[str]:
     """All ways to say `command`, as docker lists them under Aliases."""
-    found = [f"{group} {verb}" for group, verbs in LONG.items() for verb, name in verbs.items() if name == command]
+    found = [
+        f"{group} {verb}"
+        for group, verbs in LONG.items()
+        for verb, name in verbs.items()
+        if name == command
+    ]
     return [*found, command] if command in COMMANDS and command not in found else found
 
 
@@ -67,14 +74,31 @@ def of_group(group: str) -> str:
     for name in LONG[group].values():
         verb = next(verb for verb, target in LONG[group].items() if target == name)
         rows[verb] = COMMANDS[name][4]
-    lines = [f"Usage:  dockpy {group} COMMAND", "", GROUPS[group], "", "Commands:", *_listing(sorted(rows.items()))]
+    lines = [
+        f"Usage:  dockpy {group} COMMAND",
+        "",
+        GROUPS[group],
+        "",
+        "Commands:",
+        *_listing(sorted(rows.items())),
+    ]
     lines += ["", f"Run 'dockpy {group} COMMAND --help' for more information on a command."]
     return "\n".join(lines) + "\n"
 
 
 def of_program() -> str:
-    others = sorted((name, entry[4]) for name, entry in COMMANDS.items() if " " not in name and name not in _COMMON)
-    lines = ["Usage:  dockpy [OPTIONS] COMMAND", "", "Docker in one Python file", "", "Common Commands:"]
+    others = sorted(
+        (name, entry[4])
+        for name, entry in COMMANDS.items()
+        if " " not in name and name not in _COMMON
+    )
+    lines = [
+        "Usage:  dockpy [OPTIONS] COMMAND",
+        "",
+        "Docker in one Python file",
+        "",
+        "Common Commands:",
+    ]
     lines += _listing([(name, COMMANDS[name][4]) for name in _COMMON])
     lines += ["", "Management Commands:", *_listing(sorted(GROUPS.items()))]
     lines += ["", "Commands:", *_listing(others), "", "Global Options:", *flag_lines(table(GLOBAL))]

@@ -1,4 +1,5 @@
-"""Attached streams: the hijacked connection of attach and exec, and the hand-over of the client's own descriptors.
+"""Attached streams: the hijacked connection of attach and exec, and the hand-over of the client's
+own descriptors.
 
     client                          daemon                          shim
       POST …/attach?fds=stdout,…  -->
@@ -6,20 +7,20 @@
       one byte F + descriptors    -->  connection + descriptors  -->  writes to them itself
       poll: connection, terminal keys, signals, the answer of /wait
 
-What has no descriptor of ours comes as frames (raw with a tty), and stdin goes as raw bytes. A docker daemon
-answers with Upgrade: tcp; then everything goes over the connection. A descriptor is handed over only
-in a state that the far end cannot spoil: files and devices as they are, pipes and terminals opened once more
-with O_NONBLOCK (a new open file description: the shell's own flags stay), else the client pumps.
+What has no descriptor of ours comes as frames (raw with a tty), and stdin goes as raw bytes. A
+docker daemon answers with Upgrade: tcp; then everything goes over the connection. A descriptor is
+handed over only in a state that the far end cannot spoil: files and devices as they are, pipes and
+terminals opened once more with O_NONBLOCK (a new open file description: the shell's own flags
+stay), else the client pumps.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import stat
 import sys
-
-import _socket
 
 from dockpy.client.connection import Connection, Stream, target
 from dockpy.client.errors import Disconnected
@@ -39,7 +40,9 @@ NAMES = ("stdin", "stdout", "stderr")
 
 
 def lendable(fd: int, write: bool) -> int | None:
-    """A descriptor for the same file that may be handed to the shim; None when the client must pump."""
+    """A descriptor for the same file that may be handed to the shim; None when the client must
+    pump.
+    """
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
@@ -85,7 +88,9 @@ class Attachment:
                         self._lent[name] = fd
             headers["Upgrade"] = UPGRADE
             query = {**query, "fds": ",".join(self._lent)}
-        self._opened = connection.open("POST", target(path, query), json=json, headers=headers, fresh=True)
+        self._opened = connection.open(
+            "POST", target(path, query), json=json, headers=headers, fresh=True
+        )
 
     def finish(self) -> Streams:
         stream = self._opened.stream()
@@ -96,7 +101,9 @@ class Attachment:
         if upgraded == UPGRADE:
             if self._lent:
                 descriptors = b"".join(fd.to_bytes(4, sys.byteorder) for fd in self._lent.values())
-                stream.socket.sendmsg([b"F"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
+                stream.socket.sendmsg(
+                    [b"F"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)]
+                )
             lent = frozenset(self._lent)
         else:
             lent = frozenset()
@@ -136,7 +143,9 @@ class Streams:
         self._detach = detach
         self._pending = b""
         self._half_closed = False
-        self._watched = [fd for fd, lent in outputs.items() if lent and stat.S_ISFIFO(os.fstat(fd).st_mode)]
+        self._watched = [
+            fd for fd, lent in outputs.items() if lent and stat.S_ISFIFO(os.fstat(fd).st_mode)
+        ]
         self.output_over = False
         self._deliver(leftover)
 
@@ -150,15 +159,19 @@ class Streams:
         if self._frames is None:
             write_all(1, data)
             return
-        for stream, piece in self._frames.feed(data):
+        for stream, piece in self._frames.feed_grouped(data):
             write_all(2 if stream in (stdcopy.STDERR, stdcopy.SYSTEM_ERROR) else 1, piece)
 
-    def run(self, waiter: Waiter | None, signals: Signals | None, on_signal: Callable[[int], None]) -> None:
+    def run(
+        self, waiter: Waiter | None, signals: Signals | None, on_signal: Callable[[int], None]
+    ) -> None:
         """Until the output is over and `waiter` has its answer, or the detach keys were typed."""
         while not self.detached and not (self.output_over and (waiter is None or waiter.over)):
             poll = select.poll()
             if not self.output_over:
-                poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._pending else 0))
+                poll.register(
+                    self._socket, select.POLLIN | (select.POLLOUT if self._pending else 0)
+                )
                 if self._stdin and not self._pending:
                     poll.register(0, select.POLLIN)
             if waiter is not None and not waiter.over:
@@ -179,7 +192,8 @@ class Streams:
                 elif waiter is not None and fd == waiter.fileno():
                     waiter.receive()
                 elif fd in self._watched and events & select.POLLERR:
-                    # The shim writes there in our stead, so the end that its reader made is ours too.
+                    # The shim writes there in our stead, so the end that its
+                    # reader made is ours too.
                     raise BrokenPipeError
                 elif fd == 0 and self._stdin:
                     self._typed()
@@ -239,7 +253,9 @@ class Waiter:
         self.status = -1
         self.message = ""
         self._body = b""
-        self._opened = connection.open("POST", target(self._path, {"condition": condition}), fresh=True)
+        self._opened = connection.open(
+            "POST", target(self._path, {"condition": condition}), fresh=True
+        )
         self._stream: Stream | None = None
 
     def begun(self) -> None:

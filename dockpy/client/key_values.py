@@ -1,12 +1,14 @@
-"""KEY=VALUE words and files: environment, labels, options. Reads only the files that the flags name."""
+"""KEY=VALUE words and files: environment, labels, options. Reads only the files that the flags
+name.
+"""
 
 from __future__ import annotations
+
+from dockpy.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-from dockpy.errors import InvalidParameter
 
 MAX_FILE = 16 << 20
 
@@ -22,7 +24,9 @@ def check_label(value: str) -> None:
 
 
 def read_lines(path: str) -> list[str]:
-    """The meaning lines of an env or label file: comments and blank lines are out, leading white space too."""
+    """The meaning lines of an env or label file: comments and blank lines are out, leading white
+    space too.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE)
@@ -46,13 +50,18 @@ def read_lines(path: str) -> list[str]:
         if not name:
             raise InvalidParameter(f"invalid env file ({path}): no variable name on line '{line}'")
         if any(letter in " \t\n\v\f\r" for letter in name):
-            raise InvalidParameter(f"invalid env file ({path}): variable '{name}' contains whitespaces")
+            raise InvalidParameter(
+                f"invalid env file ({path}): variable '{name}' contains whitespaces"
+            )
         kept.append(line)
     return kept
 
 
-def environment(files: Iterable[str], words: Iterable[str], environ: Mapping[str, str]) -> list[str]:
-    """Files first, then words, in order. A bare KEY inherits; unset, it is dropped from a file, kept as a word.
+def environment(
+    files: Iterable[str], words: Iterable[str], environ: Mapping[str, str]
+) -> list[str]:
+    """Files first, then words, in order. A bare KEY inherits; unset, it is dropped from a file,
+    kept as a word.
 
     Kept, because the daemon reads a bare KEY as "unset what the image says", docker's own way.
     """
@@ -84,7 +93,9 @@ def labels(files: Iterable[str], words: Sequence[str]) -> dict[str, str]:
 
 
 def proxies(config: Mapping[str, object], host: str) -> dict[str, str]:
-    """The variables that the client's config.json wants set in every container (for this host, else default)."""
+    """The variables that the client's config.json wants set in every container (for this host, else
+    default).
+    """
     table = config.get("proxies")
     if not isinstance(table, dict):
         return {}

@@ -1,4 +1,6 @@
-"""Lists of things as docker prints them: the default table, `--format table …`, a template a line, or JSON lines."""
+"""Lists of things as docker prints them: the default table, `--format table …`, a template a line,
+or JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Row(dict):  # type: ignore[type-arg]  # dict[str, object], which is no bas
     go_type = "*formatter.Context"
 
 
-def show(form: str, default: Sequence[str], headers: Mapping[str, str], rows: Sequence[Row]) -> None:
+def show(
+    form: str, default: Sequence[str], headers: Mapping[str, str], rows: Sequence[Row]
+) -> None:
     if form in ("", "table"):
         lines = [[headers[name] for name in default]]
         lines += [[str(row[name]) for name in default] for row in rows]
@@ -28,7 +32,7 @@ def show(form: str, default: Sequence[str], headers: Mapping[str, str], rows: Se
     from dockpy.client.template_functions import to_json
 
     if form == "json":
-        out("".join(to_json(plain(row)) + "\n" for row in rows))
+        out(_lines([_html_safe(to_json(plain(row))) for row in rows]))
         return
     table = form.startswith("table ")
     text = form[6:].strip() if table else form
@@ -40,16 +44,27 @@ def show(form: str, default: Sequence[str], headers: Mapping[str, str], rows: Se
         texts = [template.render(row) for row in rows]
         if table:
             heading = Row(headers)
-            heading["Label"] = lambda key: str(key).rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
+            heading["Label"] = lambda key: (
+                str(key).rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
+            )
             texts.insert(0, template.render(heading))
     except TemplateError as error:
         raise CommandError(f"failed to execute template: {error}") from None
     if table:
         width = max(text.count("\t") for text in texts) + 1
         cells = [text.split("\t") for text in texts]
-        out(columns([row + [""] * (width - len(row)) for row in cells], 3, LEAST) if width > 1 else _lines(texts))
+        out(
+            columns([row + [""] * (width - len(row)) for row in cells], 3, LEAST)
+            if width > 1
+            else _lines(texts)
+        )
     else:
         out(_lines(texts))
+
+
+def _html_safe(text: str) -> str:
+    """Go's plain Marshal escapes these; docker's `json` function does not."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _lines(texts: Sequence[str]) -> str:
@@ -79,7 +94,14 @@ def filters(words: Sequence[str]) -> dict[str, list[str]]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise CommandError("invalid argument \"" + word + "\" for \"-f, --filter\" flag: invalid filter '" + word + "'", 125)
+            raise CommandError(
+                'invalid argument "'
+                + word
+                + '" for "-f, --filter" flag: invalid filter \''
+                + word
+                + "'",
+                125,
+            )
         values = found.setdefault(name.strip().lower(), [])
         if value.strip() not in values:
             values.append(value.strip())
@@ -91,7 +113,9 @@ def query_filters(words: Sequence[str]) -> str:
         return ""
     from dockpy import fastjson
 
-    return fastjson.dumps({name: dict.fromkeys(values, True) for name, values in filters(words).items()}).decode()
+    return fastjson.dumps(
+        {name: dict.fromkeys(values, True) for name, values in filters(words).items()}
+    ).decode()
 
 
 def check_filter(value: str) -> None:

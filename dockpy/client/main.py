@@ -1,4 +1,6 @@
-"""From argv to an exit code: global flags, the choice of the command, and docker's words for what went wrong."""
+"""From argv to an exit code: global flags, the choice of the command, and docker's words for what
+went wrong.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Cli:
         if context == "default":
             self.host = self.host if hosts else ""
         elif context and not self.host:
-            raise CommandError(f'context "{context}" is not known: only "default" is served by this build', 1)
+            raise CommandError(
+                f'context "{context}" is not known: only "default" is served by this build', 1
+            )
         if self.host and "://" not in self.host:
             self.host = f"unix://{self.host}" if self.host.startswith("/") else f"tcp://{self.host}"
         self._connection: Connection | None = None
@@ -82,7 +86,11 @@ class Cli:
 
     def _headers(self) -> dict[str, str]:
         named = self.config.get("HttpHeaders")
-        return {str(name): str(value) for name, value in named.items()} if isinstance(named, dict) else {}
+        return (
+            {str(name): str(value) for name, value in named.items()}
+            if isinstance(named, dict)
+            else {}
+        )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,11 +113,17 @@ def _end_by_sigpipe() -> None:
 
 def _main(words: list[str]) -> int:
     try:
-        options, words = parse(table(GLOBAL), words, interspersed=False) if _globals(words) else (Options(), words)
+        options, words = (
+            parse(table(GLOBAL), words, interspersed=False)
+            if _globals(words)
+            else (Options(), words)
+        )
     except HelpWanted:
         return _print_help("")
     except FlagError as error:
-        err(f"{error}\n\nUsage:  dockpy [OPTIONS] COMMAND [ARG...]\n\nRun 'dockpy --help' for more information\n")
+        err(
+            f"{error}\n\nUsage:  dockpy [OPTIONS] COMMAND [ARG...]\n\nRun 'dockpy --help' for more information\n"
+        )
         return 125
     if options.on("version"):
         from dockpy import __version__
@@ -195,7 +209,10 @@ def _run(command: str, spelled: str, words: list[str], globals_: Options) -> int
     line = f"Usage:  dockpy {spelled} {usage.lstrip('-')}".rstrip()
     try:
         options, positional = parse(
-            table(flag_text), words, interspersed=usage[:1] != "-", checks=getattr(module, "CHECKS", None)
+            table(flag_text),
+            words,
+            interspersed=usage[:1] != "-",
+            checks=getattr(module, "CHECKS", None),
         )
         if options.on("help"):
             raise HelpWanted

@@ -1,4 +1,6 @@
-"""Writing to the person: whole strings to descriptors 1 and 2, tables. sys.stdout stays unused (it buffers)."""
+"""Writing to the person: whole strings to descriptors 1 and 2, tables. sys.stdout stays unused (it
+buffers).
+"""
 
 from __future__ import annotations
 
@@ -44,5 +46,6 @@ def columns(rows: Sequence[Sequence[str]], gap: int = 3, least: int = 0) -> str:
         for at, cell in enumerate(row[:-1]):
             widths[at] = max(widths[at], len(cell) + gap, least)
     return "".join(
-        "".join(f"{cell:<{widths[at]}}" for at, cell in enumerate(row[:-1])) + row[-1] + "\n" for row in rows
+        "".join(f"{cell:<{widths[at]}}" for at, cell in enumerate(row[:-1])) + row[-1] + "\n"
+        for row in rows
     )

@@ -57,7 +57,9 @@ def show(pieces: Iterable[bytes], fd: int, *, quiet: bool = False) -> list[dict[
     return seen
 
 
-def pull(cli: Cli, image: str, platform: str, *, to: int, quiet: bool, all_tags: bool = False) -> None:
+def pull(
+    cli: Cli, image: str, platform: str, *, to: int, quiet: bool, all_tags: bool = False
+) -> None:
     name, tag = image, ""
     if "@" in image:
         name, _, tag = image.partition("@")

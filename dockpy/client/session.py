@@ -1,4 +1,6 @@
-"""One attached container or exec: streams, signals, window size and the answer, until its end. Used by run, start, attach, exec."""
+"""One attached container or exec: streams, signals, window size and the answer, until its end. Used
+by run, start, attach, exec.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ RESIZE_PAUSE = 0.01
 
 
 class Session:
-    """Attach first, then say that the answer is awaited, then start: so no byte and no exit is lost."""
+    """Attach first, then say that the answer is awaited, then start: so no byte and no exit is
+    lost.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,9 @@ class Session:
         return self._streams.detached
 
     def run(self, start: Callable[[], None], known_size: tuple[int, int] | None = None) -> None:
-        """`start` is called once signals are caught; returns when all is delivered, or at the detach keys."""
+        """`start` is called once signals are caught; returns when all is delivered, or at the
+        detach keys.
+        """
         numbers = proxied() if self._kill_path else []
         if self._follow_size:
             numbers.append(SIGWINCH)
@@ -142,4 +148,6 @@ def of_container(
 
 
 def start(connection: Connection, container: str, keys: str = "") -> None:
-    connection.request("POST", target(f"/containers/{quote(container)}/start", {"detachKeys": keys}))
+    connection.request(
+        "POST", target(f"/containers/{quote(container)}/start", {"detachKeys": keys})
+    )

@@ -1,4 +1,6 @@
-"""Signals as readable bytes, so that one poll waits for everything. `_signal`: importing signal costs an enum."""
+"""Signals as readable bytes, so that one poll waits for everything. `_signal`: importing signal
+costs an enum.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,22 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-# Docker passes everything on but these: children and pipes are the client's own affair, URG is Go's.
-# Job control by the terminal (TTIN, TTOU) is left to the kernel: a handler would make the read spin.
+# Docker passes everything on but these: children and pipes are the client's own affair, URG is
+# Go's.
+# Job control by the terminal (TTIN, TTOU) is left to the kernel: a handler would make the read
+# spin.
 _KEPT = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGPIPE", "SIGURG", "SIGTTIN", "SIGTTOU", "SIGWINCH")
-_FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS", "SIGPROF", "SIGVTALRM")
+_FAULTS = (
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGSYS",
+    "SIGPROF",
+    "SIGVTALRM",
+)
 
 
 SIGWINCH = int(_signal.SIGWINCH)
@@ -37,7 +51,9 @@ def _note(number: int, frame: object) -> None:
 
 
 class Signals:
-    """Catches `numbers` until closed; `fd` is readable when one came. What was ignored stays ignored."""
+    """Catches `numbers` until closed; `fd` is readable when one came. What was ignored stays
+    ignored.
+    """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self.fd, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,9 +1,10 @@
-"""A subset of Go's text/template, as --format knows it: pure, and imported only when a template was given.
+"""A subset of Go's text/template, as --format knows it: pure, and imported only when a template was
+given.
 
-Fields, maps, pipelines, `if/else if/else`, `range/else`, `with/else`, variables, the built-in functions
-and docker's own (`json split join title lower upper pad truncate println table`). Parsing gives a list
-of nodes; `Template.render` walks them over plain values (dict, list, str, int, float, bool, None).
-Errors carry Go's words, since scripts meet them.
+Fields, maps, pipelines, `if/else if/else`, `range/else`, `with/else`, variables, the built-in
+functions and docker's own (`json split join title lower upper pad truncate println table`). Parsing
+gives a list of nodes; `Template.render` walks them over plain values (dict, list, str, int, float,
+bool, None). Errors carry Go's words, since scripts meet them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ def _fail(message: str) -> NoReturn:
     raise TemplateError(f"template: :1: {message}")
 
 
-def _segments(text: str) -> Iterator[tuple[str, str]]:
-    """("text", …) and ("action", …), white space trimmed where {{- or -}} say so."""
+def _segments(text: str) -> Iterator[tuple[str, str, int]]:
+    """("text", …) and ("action", …) with their offsets, white space trimmed where {{- or -}} say
+    so.
+    """
     at, trim = 0, False
     while True:
         start = text.find("{{", at)
@@ -41,21 +44,21 @@ def _segments(text: str) -> Iterator[tuple[str, str]]:
             piece = piece.lstrip()
         if start < 0:
             if piece:
-                yield "text", piece
+                yield "text", piece, at
             return
         body = start + 2
         if text[body : body + 1] == "-" and text[body + 1 : body + 2].isspace():
             piece = piece.rstrip()
             body += 1
         if piece:
-            yield "text", piece
+            yield "text", piece, at
         end = _action_end(text, body)
         inner = text[body:end]
         trim = inner.endswith("-") and inner[:-1][-1:].isspace()
         if trim:
             inner = inner[:-1]
         if not (inner.strip().startswith("/*") and inner.strip().endswith("*/")):
-            yield "action", inner
+            yield "action", inner, body
         at = end + 2
 
 
@@ -75,13 +78,28 @@ def _action_end(text: str, at: int) -> int:
             while close < len(text) and text[close] != letter:
                 close += 2 if letter == '"' and text[close] == "\\" else 1
             if close >= len(text):
-                _fail("unterminated quoted string" if letter == '"' else "unterminated raw quoted string")
+                _fail(
+                    "unterminated quoted string"
+                    if letter == '"'
+                    else "unterminated raw quoted string"
+                )
             at = close
         at += 1
     _fail("unclosed action")
 
 
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPES = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    "\\": "\\",
+    '"': '"',
+    "'": "'",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "v": "\v",
+}
 
 
 def _unquote(body: str) -> str:
@@ -109,17 +127,20 @@ def _unquote(body: str) -> str:
     return "".join(result)
 
 
-def _tokens(text: str) -> list[tuple[str, Any]]:
-    """(kind, value): field .a · var $x · word · string · number · and the signs | ( ) , = := ."""
-    found: list[tuple[str, Any]] = []
+def _tokens(text: str) -> list[tuple[str, Any, int]]:
+    """(kind, value, offset): field .a · var $x · word · string · number · and the signs | ( ) , =
+    := .
+    """
+    found: list[tuple[str, Any, int]] = []
     at = 0
     while at < len(text):
+        begin = at
         letter = text[at]
         if letter.isspace():
-            found.append(("space", " "))
+            found.append(("space", " ", begin))
             while at < len(text) and text[at].isspace():
                 at += 1
-        elif letter in '"`\'':
+        elif letter in "\"`'":
             end = at + 1
             while text[end : end + 1] != letter:
                 if end >= len(text):
@@ -127,33 +148,37 @@ def _tokens(text: str) -> list[tuple[str, Any]]:
                 end += 2 if letter != "`" and text[end] == "\\" else 1
             body = text[at + 1 : end]
             if letter == "'":
-                found.append(("number", ord(_unquote(body)[:1] or "\0")))
+                found.append(("number", ord(_unquote(body)[:1] or "\0"), begin))
             else:
-                found.append(("string", _unquote(body) if letter == '"' else body))
+                found.append(("string", _unquote(body) if letter == '"' else body, begin))
             at = end + 1
         elif text.startswith(":=", at):
-            found.append((":=", ":="))
+            found.append((":=", ":=", begin))
             at += 2
         elif letter in "|(),=":
-            found.append((letter, letter))
+            found.append((letter, letter, begin))
             at += 1
         elif letter == "." and not text[at + 1 : at + 2].isdigit():
             name, at = _name(text, at + 1)
-            found.append(("field", name))
+            found.append(("field", name, begin))
         elif letter == "$":
             name, at = _name(text, at + 1)
-            found.append(("var", name))
+            found.append(("var", name, begin))
         elif letter.isdigit() or (letter in "+-." and text[at + 1 : at + 2].isdigit()):
             end = at + 1
             while end < len(text) and (text[end].isalnum() or text[end] in "._"):
                 end += 1
-            found.append(("number", _number(text[at:end])))
+            found.append(("number", _number(text[at:end]), begin))
             at = end
         elif letter.isalpha() or letter == "_":
             name, at = _name(text, at)
-            found.append(("word", name))
+            found.append(("word", name, begin))
         else:
-            _fail(f'unexpected "{letter}" in operand' if letter.isprintable() else f"unrecognized character in action: U+{ord(letter):04X}")
+            _fail(
+                f'unexpected "{letter}" in operand'
+                if letter.isprintable()
+                else f"unrecognized character in action: U+{ord(letter):04X}"
+            )
     return found
 
 
@@ -201,7 +226,7 @@ class _Parser:
             _fail("max expression depth exceeded")
         nodes: list[Node] = []
         while self._at < len(self._segments):
-            kind, body = self._segments[self._at]
+            kind, body, begin = self._segments[self._at]
             self._at += 1
             if kind == "text":
                 nodes.append(("text", body))
@@ -209,30 +234,31 @@ class _Parser:
             words = body.split(None, 1)
             head = words[0] if words else ""
             rest = words[1] if len(words) > 1 else ""
+            start = begin + len(body) - len(rest)
             if head == "end" or head == "else":
                 if head == "end" and rest:
                     _fail(f"unexpected <{rest}> in end")
                 return nodes, " ".join(body.split())
             if head in ("if", "with", "range"):
-                nodes.append(self._block(head, rest, depth))
+                nodes.append(self._block(head, rest, start, depth))
             elif head in ("break", "continue") and not rest:
                 nodes.append((head,))
             elif head in ("define", "template", "block"):
                 _fail(f"{head} is not served by this build")
             else:
-                nodes.append(("print", self._pipeline(body, "command")))
+                nodes.append(("print", self._pipeline(body, begin, "command")))
         return nodes, ""
 
-    def _block(self, head: str, rest: str, depth: int) -> Node:
+    def _block(self, head: str, rest: str, begin: int, depth: int) -> Node:
         mark = len(self._variables)
-        pipeline = self._pipeline(rest, head)
+        pipeline = self._pipeline(rest, begin, head)
         body, end = self._list(depth + 1)
         otherwise: list[Node] = []
         if end.startswith("else"):
             follow = end[4:].strip()
             if follow.startswith(("if ", "with ")):
                 inner, _, condition = follow.partition(" ")
-                otherwise = [self._block(inner, condition, depth + 1)]
+                otherwise = [self._block(inner, condition, begin, depth + 1)]
                 del self._variables[mark:]
                 return (head, pipeline, body, otherwise)
             if follow:
@@ -245,20 +271,24 @@ class _Parser:
         del self._variables[mark:]
         return (head, pipeline, body, otherwise)
 
-    def _pipeline(self, text: str, context: str) -> Node:
+    def _pipeline(self, text: str, begin: int, context: str) -> Node:
         """("pipe", names, declare, commands)"""
         tokens = _tokens(text)
         names: list[str] = []
         declare = False
         bare = [token for token in tokens if token[0] != "space"]
         if bare and bare[0][0] == "var":
-            count = next((number for number, token in enumerate(bare) if token[0] in ("=", ":=")), 0)
+            count = next(
+                (number for number, token in enumerate(bare) if token[0] in ("=", ":=")), 0
+            )
             if count and all(token[0] in ("var", ",") for token in bare[:count]):
                 names = [token[1] for token in bare[:count] if token[0] == "var"]
                 declare = bare[count][0] == ":="
-                position = next(number for number, token in enumerate(tokens) if token[0] in ("=", ":="))
+                position = next(
+                    number for number, token in enumerate(tokens) if token[0] in ("=", ":=")
+                )
                 tokens = tokens[position + 1 :]
-        reader = _Operands(tokens, self._functions, self._variables)
+        reader = _Operands(text, begin, tokens, self._functions, self._variables)
         commands = reader.commands(context)
         if declare:
             self._variables += names
@@ -269,7 +299,16 @@ class _Parser:
 
 
 class _Operands:
-    def __init__(self, tokens: list[tuple[str, Any]], functions: frozenset[str], variables: list[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        begin: int,
+        tokens: list[tuple[str, Any, int]],
+        functions: frozenset[str],
+        variables: list[str],
+    ) -> None:
+        self._text = text
+        self._begin = begin
         self._tokens = tokens
         self._at = 0
         self._functions = functions
@@ -277,6 +316,9 @@ class _Operands:
 
     def _peek(self) -> str:
         return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    def _offset(self) -> int:
+        return int(self._tokens[self._at][2]) if self._at < len(self._tokens) else len(self._text)
 
     def _skip(self) -> None:
         while self._peek() == "space":
@@ -288,6 +330,8 @@ class _Operands:
         found: list[list[Node]] = []
         while True:
             operands: list[Node] = []
+            self._skip()
+            first = self._offset()
             while True:
                 self._skip()
                 if self._peek() in ("", "|", ")"):
@@ -299,6 +343,9 @@ class _Operands:
                 _fail(f"missing value for {context}")
             if found and operands[0][0] == "constant":
                 _fail(f"non executable command in pipeline stage {len(found) + 1}")
+            if operands[0][0] == "function":
+                said = self._text[first : self._offset()].strip()
+                operands[0] = ("function", operands[0][1], self._begin + first, said)
             found.append(operands)
             if self._peek() == "|":
                 self._at += 1
@@ -308,11 +355,12 @@ class _Operands:
             return found
 
     def _operand(self, depth: int) -> Node:
-        kind, value = self._tokens[self._at]
+        kind, value, begin = self._tokens[self._at]
         self._at += 1
+        second = -1
         node: Node
         if kind == "field":
-            node = ("chain", ("dot",), [value] if value else [])
+            node = ("chain", ("dot",), [value] if value else [], self._begin + begin, f".{value}")
         elif kind == "var":
             if value not in self._variables:
                 _fail(f"undefined variable: ${value}")
@@ -323,7 +371,7 @@ class _Operands:
             if value in _CONSTANTS:
                 node = ("constant", _CONSTANTS[value])
             elif value in self._functions:
-                node = ("function", value)
+                node = ("function", value, self._begin + begin, value)
             else:
                 _fail(f'function "{value}" not defined')
         elif kind == "(":
@@ -336,11 +384,18 @@ class _Operands:
             _fail(f"unexpected {value!r} in command")
         while self._peek() == "field":
             name = self._tokens[self._at][1]
+            second = self._offset() if second < 0 else second
             self._at += 1
-            if node[0] == "chain":
-                node = ("chain", node[1], [*node[2], name])
-            else:
-                node = ("chain", node, [name])
+            longer = node[0] == "chain"
+            names: list[Any] = [*node[2], name] if longer else [name]  # type: ignore[misc]
+            base = node[1] if longer else node
+            node = (
+                "chain",
+                base,
+                names,
+                self._begin + second,
+                self._text[begin : self._offset()].strip(),
+            )
         return node
 
 
@@ -368,7 +423,7 @@ class Template:
 
     def render(self, data: Any) -> str:
         out: list[str] = []
-        run = _Run(self._functions, data, out)
+        run = _Run(self.source, self._functions, data, out)
         try:
             run.nodes(self._nodes, data)
         except RecursionError:
@@ -381,7 +436,7 @@ class Template:
 
         def walk(node: Any) -> None:
             if isinstance(node, (list, tuple)):
-                if len(node) == 3 and node[0] == "chain":
+                if len(node) == 5 and node[0] == "chain":
                     found.update(node[2])
                 for part in node:
                     walk(part)
@@ -391,7 +446,10 @@ class Template:
 
 
 class _Run:
-    def __init__(self, functions: dict[str, Callable[..., Any]], root: Any, out: list[str]) -> None:
+    def __init__(
+        self, source: str, functions: dict[str, Callable[..., Any]], root: Any, out: list[str]
+    ) -> None:
+        self._source = source
         self._functions = functions
         self._variables: list[tuple[str, Any]] = [("", root)]
         self._out = out
@@ -404,7 +462,7 @@ class _Run:
             elif kind == "print":
                 value = self.pipeline(node[1], dot)
                 if not node[1][1]:
-                    self._out.append(text_of(value))
+                    self._out.append("<no value>" if value is None else text_of(value))
             elif kind == "break":
                 raise _Break
             elif kind == "continue":
@@ -437,7 +495,9 @@ class _Run:
         elif value is None or value is MISSING:
             pairs = []
         else:
-            raise TemplateError(f"range can't iterate over {text_of(value)}")
+            raise TemplateError(
+                f'template: :1: executing "": range can\'t iterate over {text_of(value)}'
+            )
         if not pairs:
             self.nodes(node[3], dot)
             return
@@ -477,16 +537,27 @@ class _Run:
     def _command(self, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
         first, rest = operands[0], operands[1:]
         if first[0] == "function":
-            return self._call(first[1], rest, dot, piped)
+            return self._call(first, rest, dot, piped)
         value = self._value(first, dot)
         if callable(value):  # a method of the listing, such as .Label
             return value(*[self._value(node, dot) for node in rest], *piped)
         if rest or piped:
-            name = first[2][-1] if first[0] == "chain" and first[2] else ""
-            raise TemplateError(f"can't give argument to non-function {'.' + name if name else text_of(value)}")
+            said = first[4] if first[0] == "chain" else text_of(value)
+            self._stop(
+                first[3] if first[0] == "chain" else 0,
+                said,
+                f"can't give argument to non-function {said}",
+            )
         return value
 
-    def _call(self, name: str, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
+    def _stop(self, at: int, said: str, message: str) -> NoReturn:
+        """Go tells line, column and what it was about."""
+        before = self._source[:at]
+        line, column = before.count("\n") + 1, at - before.rfind("\n") - 1
+        raise TemplateError(f'template: :{line}:{column}: executing "" at <{said}>: {message}')
+
+    def _call(self, function: Node, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
+        name = function[1]
         if name in ("and", "or"):
             value: Any = None
             for node in operands:
@@ -501,7 +572,11 @@ class _Run:
             text = str(error)
             if isinstance(error, TypeError) and "argument" in text:
                 text = f"wrong number of args for {name}: got {len(arguments)}"
-            raise TemplateError(f"error calling {name}: {text}") from None
+            self._stop(
+                function[2],
+                function[3],
+                text if text.startswith("wrong") else f"error calling {name}: {text}",
+            )
 
     def _value(self, node: Node, dot: Any) -> Any:
         kind = node[0]
@@ -514,22 +589,27 @@ class _Run:
         if kind == "chain":
             value = self._value(node[1], dot)
             for name in node[2]:
-                value = field(value, name)
+                try:
+                    value = field(value, name)
+                except LookupError as error:
+                    self._stop(node[3], node[4], str(error.args[0]))
             return value
         if kind == "function":
-            return self._call(node[1], [], dot, [])
+            return self._call(node, [], dot, [])
         return self.pipeline(node, dot)
 
 
 def field(value: Any, name: str) -> Any:
+    """LookupError with Go's words where there is none. A plain dict is Go's map under
+    missingkey=error, as docker sets it.
+    """
     if isinstance(value, dict):
-        strict = getattr(value, "go_type", "")
-        if strict and name not in value:
-            raise TemplateError(f'template: :1: executing "" at <.{name}>: can\'t evaluate field {name} in type {strict}')
-        return value.get(name, MISSING)
+        if name in value:
+            return value[name]
+        kind = getattr(value, "go_type", "")
+        if kind:
+            raise LookupError(f"can't evaluate field {name} in type {kind}")
+        raise LookupError(f'map has no entry for key "{name}"')
     if value is MISSING or value is None:
-        raise TemplateError(f"nil pointer evaluating interface {{}}.{name}")
-    found = getattr(value, name, MISSING) if not isinstance(value, (str, int, float, list, tuple)) else MISSING
-    if found is MISSING:
-        raise TemplateError(f"can't evaluate field {name} in type {go_type(value)}")
-    return found
+        raise LookupError(f'nil data; no entry for key "{name}"')
+    raise LookupError(f"can't evaluate field {name} in type {go_type(value)}")

@@ -1,4 +1,6 @@
-"""The functions that templates may call: Go's built-ins and docker's additions. A table and its pure parts."""
+"""The functions that templates may call: Go's built-ins and docker's additions. A table and its
+pure parts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ if TYPE_CHECKING:
 
 
 class Missing:
-    """What a field that does not exist evaluates to: printed as <no value>, false, not an error (docker's maps)."""
+    """What a field that does not exist evaluates to: printed as <no value>, false, not an error
+    (docker's maps).
+    """
 
     def __bool__(self) -> bool:
         return False
@@ -70,7 +74,9 @@ def go_float(value: float) -> str:
 
 def to_json(value: Any) -> str:
     """Compact JSON as Go prints it: UTF-8 as it is; docker switches HTML escapes off."""
-    text = fastjson.dumps(None if value is MISSING else getattr(value, "as_dict", lambda: value)()).decode()
+    text = fastjson.dumps(
+        None if value is MISSING else getattr(value, "as_dict", lambda: value)()
+    ).decode()
     if "\\u" not in text:
         return text
     import json
@@ -105,7 +111,9 @@ def slice_of(value: Any, *bounds: int) -> Any:
 
 def length(value: Any) -> int:
     if not isinstance(value, (str, list, tuple, dict)):
-        raise ValueError(f"len of type {go_type(value)}" if value is not None else "len of nil pointer")
+        raise ValueError(
+            f"len of type {go_type(value)}" if value is not None else "len of nil pointer"
+        )
     return len(value.encode()) if isinstance(value, str) else len(value)
 
 
@@ -167,7 +175,11 @@ def _formatted(verb: str, flags: str, precision: str, value: Any) -> str:
     if verb in "vs":
         if verb == "s" and not isinstance(value, (str, list, tuple, dict)):
             return f"%!s({go_type(value)}={text_of(value)})"
-        text = quoted(value) if verb == "v" and "#" in flags and isinstance(value, str) else text_of(value)
+        text = (
+            quoted(value)
+            if verb == "v" and "#" in flags and isinstance(value, str)
+            else text_of(value)
+        )
         return text[: int(precision[1:])] if precision else plus + text
     if verb == "q" and isinstance(value, str):
         return quoted(value)
@@ -191,7 +203,11 @@ def _formatted(verb: str, flags: str, precision: str, value: Any) -> str:
 
 
 def quoted(value: str) -> str:
-    return fastjson.dumps(value).decode() if value.isascii() else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        fastjson.dumps(value).decode()
+        if value.isascii()
+        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
 
 
 def joined(values: Any, separator: str = "") -> str:
@@ -213,7 +229,10 @@ def _same(one: Any, other: Any) -> bool:
         return True
     if one is MISSING or other is MISSING or one is None or other is None:
         return not truth(one) and not truth(other) and one == other
-    kinds = [("number" if go_type(item) in ("int", "float64") else go_type(item)) for item in (one, other)]
+    kinds = [
+        ("number" if go_type(item) in ("int", "float64") else go_type(item))
+        for item in (one, other)
+    ]
     if kinds[0] != kinds[1]:
         raise ValueError("incompatible types for comparison")
     return bool(one == other)
@@ -221,7 +240,9 @@ def _same(one: Any, other: Any) -> bool:
 
 def _ordered(one: Any, other: Any) -> None:
     strings = isinstance(one, str) and isinstance(other, str)
-    numbers = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in (one, other))
+    numbers = all(
+        isinstance(item, (int, float)) and not isinstance(item, bool) for item in (one, other)
+    )
     if not strings and not numbers:
         raise ValueError("incompatible types for comparison")
 
@@ -256,14 +277,22 @@ def pad(text: Any, before: int, after: int) -> str:
 
 def title(text: str) -> str:
     return "".join(
-        letter.upper() if at == 0 or not (text[at - 1].isalnum() or text[at - 1] in "_'") else letter
+        letter.upper()
+        if at == 0 or not (text[at - 1].isalnum() or text[at - 1] in "_'")
+        else letter
         for at, letter in enumerate(text)
     )
 
 
 def escaped_html(*values: Any) -> str:
     text = printed(*values)
-    for letter, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
+    for letter, name in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ('"', "&#34;"),
+        ("'", "&#39;"),
+    ):
         text = text.replace(letter, name)
     return text
 

@@ -1,4 +1,6 @@
-"""The person's terminal: raw mode that is always undone, its size, and the keys that detach from a container."""
+"""The person's terminal: raw mode that is always undone, its size, and the keys that detach from a
+container.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def size(fd: int) -> tuple[int, int] | None:
 
 
 class Raw:
-    """`with Raw(fd):` the terminal at `fd` passes every key on; whatever happens, it is as before afterwards."""
+    """`with Raw(fd):` the terminal at `fd` passes every key on; whatever happens, it is as before
+    afterwards.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -46,7 +50,9 @@ class Raw:
         attributes[0] = iflag & ~clear
         attributes[1] = oflag & ~termios.OPOST
         attributes[2] = (cflag & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
-        attributes[3] = lflag & ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        attributes[3] = lflag & ~(
+            termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+        )
         control = attributes[6]
         assert isinstance(control, list)
         control[termios.VMIN], control[termios.VTIME] = 1, 0
@@ -101,7 +107,9 @@ class DetachDetector:
         self.detached = False
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes to pass on. After the sequence was seen, `detached` is set and nothing more is passed."""
+        """The bytes to pass on. After the sequence was seen, `detached` is set and nothing more is
+        passed.
+        """
         if not self._keys:
             return data
         passed = bytearray()

@@ -16,7 +16,9 @@ _NANOS = {
 
 
 def ram_bytes(text: str) -> int:
-    """`512m`, `1.5g`, `100kb`, `64 MiB`: powers of 1024; -1 is let through, as docker's swap limit needs it."""
+    """`512m`, `1.5g`, `100kb`, `64 MiB`: powers of 1024; -1 is let through, as docker's swap limit
+    needs it.
+    """
     if text == "-1":
         return -1
     at = len(text)
@@ -75,6 +77,42 @@ def duration(text: str) -> int:
     return sign * (exact + int(total))
 
 
+def timestamp(text: str, now: float) -> str:
+    """`42m` (before now), RFC 3339 in any of its shortnesses, or unix seconds, as the API's
+    seconds[.nanoseconds].
+    """
+    try:
+        return str(int(now - duration(text) / 1e9))
+    except ValueError:
+        pass
+    whole, _, fraction = text.partition(".")
+    if whole.isdigit() and (not fraction or fraction.isdigit()) and len(whole) > 4:
+        return text
+    from datetime import datetime
+
+    stamp, nanos = text, ""
+    if "." in text:
+        head, _, rest = text.partition(".")
+        digits = len(rest) - len(rest.lstrip("0123456789"))
+        nanos, stamp = rest[:digits], head + rest[digits:]
+    if stamp.endswith("Z"):
+        stamp = f"{stamp[:-1]}+00:00"
+    for shape in (
+        "%Y-%m-%dT%H:%M:%S%z",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%dT%H",
+        "%Y-%m-%d%z",
+        "%Y-%m-%d",
+    ):
+        try:
+            seconds = int(datetime.strptime(stamp, shape).timestamp())
+        except ValueError:
+            continue
+        return f"{seconds}.{(nanos + '0' * 9)[:9]}"
+    raise ValueError(f'failed to parse value as time or duration: "{text}"')
+
+
 def size(count: float, digits: int = 4, base: float = 1000.0) -> str:
     """`1.09MB`: four significant digits, powers of 1000 (three digits in tables: `size(n, 3)`)."""
     names = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
@@ -82,10 +120,10 @@ def size(count: float, digits: int = 4, base: float = 1000.0) -> str:
     while count >= base and at < len(names) - 1:
         count /= base
         at += 1
-    return f"{_significant(count, digits)}{names[at]}"
+    return f"{significant(count, digits)}{names[at]}"
 
 
-def _significant(value: float, digits: int) -> str:
+def significant(value: float, digits: int) -> str:
     """Go's %.<digits>g for the numbers that occur here."""
     text = f"{value:.{digits}g}"
     if "e" in text:

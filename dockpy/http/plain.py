@@ -26,13 +26,23 @@ class Head:
 
 
 class ResponseReader:
-    """One response: `feed` bytes (`feed_eof` at the end of the stream), then `head`, then `body` until it is over.
+    """One response: `feed` bytes (`feed_eof` at the end of the stream), then `head`, then `body`
+    until it is over.
 
     `body()` gives the next piece, b"" when more input is needed; `over` tells the end. What was fed
     beyond the end (or beyond the head of a 101) is in `leftover()`.
     """
 
-    __slots__ = ("_buffer", "_chunked", "_eof", "_left", "_method", "_state", "_until_close", "head")
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_eof",
+        "_left",
+        "_method",
+        "_state",
+        "_until_close",
+        "head",
+    )
 
     def __init__(self, method: str) -> None:
         self._method = method
@@ -163,7 +173,11 @@ def _parse_head(raw: bytes) -> Head:
     lines = raw.decode("latin-1").split("\r\n")
     version, _, rest = lines[0].partition(" ")
     code, _, reason = rest.partition(" ")
-    if not version.startswith("HTTP/1.") or len(code) != 3 or not (code.isascii() and code.isdigit()):
+    if (
+        not version.startswith("HTTP/1.")
+        or len(code) != 3
+        or not (code.isascii() and code.isdigit())
+    ):
         raise ProtocolError("the far end does not speak HTTP/1.1")
     headers = {}
     for line in lines[1:]:
@@ -174,15 +188,28 @@ def _parse_head(raw: bytes) -> Head:
     return Head(int(code), reason, headers)
 
 
-def request(method: str, target: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
-    """One request as bytes; `target` and header values must be free of control characters."""
+def request(
+    method: str,
+    target: str,
+    headers: dict[str, str],
+    body: bytes | None = None,
+    *,
+    sized: bool = False,
+) -> bytes:
+    """One request as bytes; `target` and header values must be free of control characters.
+
+    With `sized`, a Content-Length stands in `headers`, and the caller sends that much after this.
+    """
     lines = [f"{method} {target} HTTP/1.1", "Host: dockpy", "User-Agent: dockpy"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body is not None:
+    if body is not None and not sized:
         lines.append(f"Content-Length: {len(body)}")
-    elif method == "POST" and "Transfer-Encoding" not in headers:
+    elif method == "POST" and not sized and "Transfer-Encoding" not in headers:
         lines.append("Content-Length: 0")
     head = "\r\n".join(lines)
-    if any(ord(letter) < 32 and letter not in "\r\n" for letter in head) or head.count("\n") != len(lines) - 1:
+    if (
+        any(ord(letter) < 32 and letter not in "\r\n" for letter in head)
+        or head.count("\n") != len(lines) - 1
+    ):
         raise ValueError("a request line holds a control character")
     return head.encode("latin-1") + b"\r\n\r\n" + (body or b"")

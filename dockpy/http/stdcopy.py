@@ -22,7 +22,9 @@ def frame(stream: int, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Splits a stream of frames into (stream, piece) pairs, without waiting for a frame to be whole."""
+    """Splits a stream of frames into (stream, piece) pairs, without waiting for a frame to be
+    whole.
+    """
 
     __slots__ = ("_buffer", "_left", "_stream")
 
@@ -32,7 +34,7 @@ class FrameReader:
         self._left = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        pieces = []
+        pieces: list[tuple[int, bytes]] = []
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -53,6 +55,16 @@ class FrameReader:
             self._left -= len(piece)
             pieces.append((self._stream, piece))
         return pieces
+
+    def feed_grouped(self, data: bytes) -> list[tuple[int, bytes]]:
+        """As `feed`, with neighbours of one stream joined: small frames cost one write together."""
+        grouped: list[tuple[int, list[bytes]]] = []
+        for stream, piece in self.feed(data):
+            if grouped and grouped[-1][0] == stream:
+                grouped[-1][1].append(piece)
+            else:
+                grouped.append((stream, [piece]))
+        return [(stream, b"".join(pieces)) for stream, pieces in grouped]
 
     @property
     def between_frames(self) -> bool:

@@ -40,7 +40,14 @@ def attach_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         raise CommandError("the input device is not a TTY")
     waiter = Waiter(connection, container, "not-running")
     attachment = session.attach(
-        connection, container, stdin=stdin, stdout=True, stderr=True, tty=tty, keys=keys, detach=detach
+        connection,
+        container,
+        stdin=stdin,
+        stdout=True,
+        stderr=True,
+        tty=tty,
+        keys=keys,
+        detach=detach,
     )
     attached = session.of_container(
         connection,

@@ -72,7 +72,9 @@ def unpause_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 
 def rm_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if options.on("link"):
-        raise CommandError("--link is not served by this build: container networks are not there yet", 125)
+        raise CommandError(
+            "--link is not served by this build: container networks are not there yet", 125
+        )
     force = options.on("force")
     query: dict[str, object] = {"v": options.on("volumes"), "force": force}
 
@@ -129,7 +131,11 @@ def port_command(cli: Cli, options: Options, arguments: list[str]) -> int:
             )
         out("".join(f"{_address(binding)}\n" for binding in bindings))
         return 0
-    lines = [f"{port} -> {_address(binding)}\n" for port, found in table.items() for binding in found or []]
+    lines = [
+        f"{port} -> {_address(binding)}\n"
+        for port, found in table.items()
+        for binding in found or []
+    ]
     out("".join(sorted(lines)))
     return 0
 

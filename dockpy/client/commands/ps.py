@@ -79,7 +79,9 @@ def _row(item: dict[str, object], now: float, *, whole: bool) -> listing.Row:
     if not whole:
         # Names of links have a second slash; docker hides them unless --no-trunc.
         spelled = [name for name in spelled if "/" not in name] or spelled
-        command = command if len(command) <= COMMAND_WIDTH else command[: COMMAND_WIDTH - 1] + "\u2026"
+        command = (
+            command if len(command) <= COMMAND_WIDTH else command[: COMMAND_WIDTH - 1] + "\u2026"
+        )
     settings = item.get("NetworkSettings")
     networks = settings.get("Networks") if isinstance(settings, dict) else None
     mounts = item.get("Mounts")
@@ -147,7 +149,11 @@ def _mounts(mounts: object, *, whole: bool) -> str:
 
 
 def _local_volumes(mounts: object) -> int:
-    return sum(1 for mount in mounts if mount.get("Driver") == "local") if isinstance(mounts, list) else 0
+    return (
+        sum(1 for mount in mounts if mount.get("Driver") == "local")
+        if isinstance(mounts, list)
+        else 0
+    )
 
 
 def _health(status: str) -> str:
@@ -177,7 +183,11 @@ def ports(raw: object) -> str:
         for group in groups:
             shift = private - int(group[3])
             same = group[0] == address and group[1] == kind and shift == 1
-            if same and (public - int(group[5]) == 1 if public else not group[5]) and (public or not address):
+            if (
+                same
+                and (public - int(group[5]) == 1 if public else not group[5])
+                and (public or not address)
+            ):
                 group[3], group[5] = private, public
                 break
         else:
@@ -185,7 +195,9 @@ def ports(raw: object) -> str:
     return ", ".join(_port_group(*group) for group in groups)
 
 
-def _port_group(address: object, kind: object, first: object, last: object, low: object, high: object) -> str:
+def _port_group(
+    address: object, kind: object, first: object, last: object, low: object, high: object
+) -> str:
     inside = f"{first}" if first == last else f"{first}-{last}"
     if not low:
         return f"{inside}/{kind}"

@@ -89,7 +89,9 @@ def _start(cli: Cli, options: Options, container: str) -> None:
 
 
 def _await_removal(cli: Cli, container: str) -> None:
-    """A container that could not start is removed by the daemon; whoever looks next shall not meet it."""
+    """A container that could not start is removed by the daemon; whoever looks next shall not meet
+    it.
+    """
     try:
         cli.connection.request("DELETE", f"/containers/{container}", {"force": True, "v": True})
     except (DockpyError, OSError):
@@ -111,12 +113,14 @@ def _create(
     policy = options.text("pull", "missing")
     if policy not in _PULL:
         raise CommandError(
-            f"invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\"", 125
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"', 125
         )
     if cli.own_daemon:
         create_body.refuse_unserved(options)
     image = arguments[0]
-    proxies = key_values.proxies(cli.config, cli.host or "default") if "proxies" in cli.config else None
+    proxies = (
+        key_values.proxies(cli.config, cli.host or "default") if "proxies" in cli.config else None
+    )
     body = create_body.container_create(
         options, image, arguments[1:], cli.environ, proxies=proxies, console_size=size
     )
@@ -159,10 +163,13 @@ def _claim(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     except FileExistsError:
         raise CommandError(
-            f"container ID file found, make sure the other container isn't running or delete {path}", 125
+            f"container ID file found, make sure the other container isn't running or delete {path}",
+            125,
         ) from None
     except OSError as error:
-        raise CommandError(f"failed to create the container ID file: open {path}: {error.strerror}", 125) from None
+        raise CommandError(
+            f"failed to create the container ID file: open {path}: {error.strerror}", 125
+        ) from None
 
 
 def _tagged(image: str) -> str:
