@@ -187,9 +187,13 @@ class Collector:
             self.entries[path[1:]] = Entry(stat.S_IFLNK | 0o777, link=os.readlink(path))
 
     def link(self, path: str, target: str) -> None:
-        """A link of ours, where the host has nothing by that name."""
-        if path.lstrip("/") not in self.entries:
-            self.entries[path.lstrip("/")] = Entry(stat.S_IFLNK | 0o777, link=target)
+        """A link of ours, where there is nothing by that name."""
+        folder, _, name = path.rpartition("/")
+        with contextlib.suppress(OSError):  # no such folder on the host: it comes with the link
+            folder = self.walk(folder)
+        place = f"{folder}/{name}".lstrip("/")
+        if place not in self.entries:
+            self.entries[place] = Entry(stat.S_IFLNK | 0o777, link=target)
 
     # Programs
 

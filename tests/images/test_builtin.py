@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import elftools
 import pytest
 
+import dockpy
 from dockpy.errors import NotFound, Unavailable
-from dockpy.images import builtin
+from dockpy.images import builtin, from_host
 from dockpy.images.store import ImageStore
 from tests.images.archives import docker_archive, image
 from tests.images.conftest import Open, in_tree, inside
@@ -117,15 +120,14 @@ def test_host_is_the_same_each_time(host: ImageStore, tmp_path: Path, open_store
     assert again.id == host.resolve(HOST).id
 
 
-def test_host_is_made_again_when_the_host_has_changed(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_of_another_state_of_the_host_is_made_again(store: ImageStore) -> None:
     first = builtin.ensure(store, HELLO)
     assert first is not None
-    monkeypatch.setattr(builtin, "_RECIPE", "changed")
-    assert builtin.host_state() != ""
+    index = Path(store.content.root, "index.json")
+    index.write_text(index.read_text().replace('made-from":"1"', 'made-from":"0"'))
     second = builtin.ensure(store, HELLO)
     assert second is not None and second.tagged > first.tagged and second.id == first.id
+    assert builtin.ensure(store, HELLO) == second
 
 
 def test_twenty_first_uses_make_one(store: ImageStore) -> None:
@@ -139,6 +141,40 @@ def test_twenty_first_uses_make_one(store: ImageStore) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 20 and all(one == made[0] for one in made)
+
+
+def test_a_host_of_busybox_alone(store: ImageStore, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox", path="/bin:/usr/bin")
+    if busybox is None:
+        pytest.skip("this machine lacks busybox")
+    tree = tmp_path / "alpine"
+    collector = from_host.collect([os.path.realpath(busybox), "python3"])
+    for name in ("sh", "ls", "cat", "echo"):
+        collector.link(f"/bin/{name}", os.path.realpath(busybox))
+    packed = tmp_path / "packed.tar"
+    with packed.open("wb") as file:
+        from_host.pack(collector.entries, file.write)
+    tree.mkdir()
+    subprocess.run(["tar", "-C", str(tree), "--no-same-owner", "-xf", str(packed)], check=True)
+    for package in (dockpy, elftools):
+        source = Path(str(package.__file__)).parent
+        shutil.copytree(source, tree / "opt" / source.name)
+    script = (
+        "import sys; sys.path.insert(0, '/opt')\n"
+        "from dockpy.images import builtin, from_host\n"
+        "collector = builtin.host_collector()\n"
+        "print(*(f'{path} {entry.link}' for path, entry in collector.entries.items()), sep='\\n')\n"
+    )
+    (tree / "dev/null").touch()  # a file does as well
+    (tree / "script").write_text(script)
+    done = inside(tree, "python3 /script")
+    assert done.returncode == 0, done.stderr
+    links = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    for name in ("sh", "ls", "cat", "echo"):
+        assert links.get(f"usr/bin/{name}", links.get(f"bin/{name}")) == os.path.realpath(busybox)
+    assert links["usr/bin/sed"] == os.path.realpath(busybox)
+    assert os.path.realpath(busybox)[1:] in links
+    assert any(path.endswith("/os.py") for path in links)
 
 
 def test_a_name_of_the_users_own_is_not_touched(
