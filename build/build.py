@@ -34,13 +34,17 @@ UNWANTED = ("bin", "__pycache__")
 
 
 def sources() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(
+        path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
 
 
 def inputs_hash() -> str:
     digest = hashlib.sha256()
     for path in [*sources(), *(HERE / name for name in INPUTS), TOP / "LICENSE"]:
-        digest.update(f"{path.relative_to(TOP)} {path.stat().st_size}\n".encode() + path.read_bytes())
+        digest.update(
+            f"{path.relative_to(TOP)} {path.stat().st_size}\n".encode() + path.read_bytes()
+        )
     return digest.hexdigest()
 
 
@@ -51,13 +55,34 @@ def requirements(cache: Path) -> Path:
     if folder.exists():
         return folder
     temporary = Path(tempfile.mkdtemp(dir=cache))
-    command = [sys.executable, "-I", "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-deps"]
-    command += ["--only-binary=:all:", "--require-hashes", "--no-compile", "--target", str(temporary), *PURE]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "pip",
+        "-q",
+        "--disable-pip-version-check",
+        "install",
+        "--no-deps",
+    ]
+    command += [
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--no-compile",
+        "--target",
+        str(temporary),
+        *PURE,
+    ]
     subprocess.run([*command, "-r", str(lock)], check=True)
     for path in sorted(temporary.rglob("*"), reverse=True):
         if path.name in UNWANTED and path.is_dir():
             shutil.rmtree(path)
-        elif path.parent.name.endswith(".dist-info") and path.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
+        elif path.parent.name.endswith(".dist-info") and path.name in (
+            "RECORD",
+            "INSTALLER",
+            "REQUESTED",
+            "direct_url.json",
+        ):
             path.unlink()
         elif path.suffix in (".so", ".pyd"):
             sys.exit(f"build.py: {path.name} is compiled code; only pure Python goes into the file")
@@ -124,7 +149,12 @@ def build(output: Path) -> None:
     cache = HERE / "dist/wheels"
     cache.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    environment = Environment(built_at=MOMENT, shiv_version=shiv_version, reproducible=True, entry_point="dockpy.__main__:main")
+    environment = Environment(
+        built_at=MOMENT,
+        shiv_version=shiv_version,
+        reproducible=True,
+        entry_point="dockpy.__main__:main",
+    )
     with tempfile.TemporaryDirectory(dir=output.parent) as name:
         tree, raw, whole = Path(name, "tree"), Path(name, "raw"), Path(name, "dockpy")
         staged(tree, cache)
@@ -145,7 +175,12 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         inputs, output = inputs_hash(), options.output.resolve()
         stamp = output.with_name(output.name + ".inputs")
-        if options.force or not output.exists() or not stamp.exists() or stamp.read_text() != inputs:
+        if (
+            options.force
+            or not output.exists()
+            or not stamp.exists()
+            or stamp.read_text() != inputs
+        ):
             build(output)
             stamp.write_text(inputs)
         else:

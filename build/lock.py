@@ -32,8 +32,20 @@ def wanted(path: Path) -> list[str]:
 
 
 def wheels(requirement: str, options: list[str], folder: Path, *, must: bool) -> None:
-    command = [sys.executable, "-m", "pip", "-q", "download", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
-    subprocess.run([*command, *options, requirement], check=must, stderr=None if must else subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "-q",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(folder),
+    ]
+    subprocess.run(
+        [*command, *options, requirement], check=must, stderr=None if must else subprocess.DEVNULL
+    )
 
 
 def locked(requirement: str) -> str:
@@ -50,12 +62,17 @@ def locked(requirement: str) -> str:
         files = sorted(folder.iterdir())
         project, release = files[0].name.split("-")[:2]
         hashes = sorted({hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
-    return " \\\n    ".join([f"{project}=={release}", *(f"--hash=sha256:{value}" for value in hashes)]) + "\n"
+    return (
+        " \\\n    ".join([f"{project}=={release}", *(f"--hash=sha256:{value}" for value in hashes)])
+        + "\n"
+    )
 
 
 def main() -> None:
     for source in sorted(HERE.glob("*.in")):
-        text = HEAD.format(name=source.name) + "".join(locked(requirement) for requirement in wanted(source))
+        text = HEAD.format(name=source.name) + "".join(
+            locked(requirement) for requirement in wanted(source)
+        )
         source.with_suffix(".txt").write_text(text)
         print(source.with_suffix(".txt").name)
 

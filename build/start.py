@@ -11,9 +11,9 @@ import sys
 BUILD = "@BUILD@"
 
 
-def trusted(path, uid):
+def trusted(path: str, uid: int) -> bool:
     """Whether `path` is `uid`'s folder, and nobody else but root can write to it or exchange a parent of it."""
-    owners = (uid,)
+    owners: tuple[int, ...] = (uid,)
     while True:
         entry = posix.lstat(path)
         mode = entry.st_mode
@@ -21,7 +21,11 @@ def trusted(path, uid):
             return False
         # In a sticky folder (/tmp) nobody else can rename what is ours. Distributions with a group for each user make
         # folders 0775: as good as 0755 when the group has this one member.
-        if mode & 0o022 and not (mode & 0o1000 and len(owners) == 2) and (mode & 0o002 or not alone(entry.st_gid, uid)):
+        if (
+            mode & 0o022
+            and not (mode & 0o1000 and len(owners) == 2)
+            and (mode & 0o002 or not alone(entry.st_gid, uid))
+        ):
             return False
         if path == "/":
             return True
@@ -29,7 +33,7 @@ def trusted(path, uid):
         owners = (uid, 0)
 
 
-def alone(gid, uid):
+def alone(gid: int, uid: int) -> bool:
     import grp
     import pwd
 
@@ -40,7 +44,7 @@ def alone(gid, uid):
     return group.gr_name == user and all(name == user for name in group.gr_mem)
 
 
-def copy_of(uid):
+def copy_of(uid: int) -> "str | None":
     """The folder of this build's unpacked copy, by the rules of dockpy.paths.store_of; None where those need passwd."""
     env = posix.environ.get
     store = env(b"DOCKPY_STORE", b"")
@@ -58,7 +62,7 @@ def copy_of(uid):
     return name + "/app/" + BUILD + "." + sys.implementation.cache_tag
 
 
-def contents(path):
+def contents(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return posix.read(fd, 64)
@@ -66,17 +70,20 @@ def contents(path):
         posix.close(fd)
 
 
-def usable(folder, uid):
+def usable(folder: str, uid: int) -> bool:
     """Trusted, and looked through since the host started: a power cut leaves files without content behind."""
     try:
-        return trusted(folder, uid) and contents(folder + "/boot") == contents("/proc/sys/kernel/random/boot_id")
+        return trusted(folder, uid) and contents(folder + "/boot") == contents(
+            "/proc/sys/kernel/random/boot_id"
+        )
     except OSError:
         return False
 
 
-def start():
+def start() -> None:
     if sys.version_info < (3, 9):
-        sys.exit("dockpy: %s is Python %d.%d; dockpy needs CPython 3.9 or newer in PATH" % ((sys.executable,) + sys.version_info[:2]))
+        found = f"{sys.executable} is Python {sys.version_info[0]}.{sys.version_info[1]}"
+        sys.exit(f"dockpy: {found}; dockpy needs CPython 3.9 or newer in PATH")
     if sys.argv[0] == "-c":
         del sys.argv[0]
     sys.dont_write_bytecode = True  # an unpacked copy is never written to again

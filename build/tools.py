@@ -49,7 +49,11 @@ def settings() -> dict[str, str]:
     for section in ("global", "install"):
         found.update(parser.items(section) if parser.has_section(section) else ())
     for key in ("index-url", "extra-index-url", "find-links", "cert"):
-        found.update({key: os.environ[name]} if (name := "PIP_" + key.replace("-", "_").upper()) in os.environ else {})
+        found.update(
+            {key: os.environ[name]}
+            if (name := "PIP_" + key.replace("-", "_").upper()) in os.environ
+            else {}
+        )
     return found
 
 
@@ -81,7 +85,11 @@ def fetched(address: str, cert: str | None) -> bytes:
 
 def candidates(file: str, found: dict[str, str]) -> Iterator[str]:
     for folder in found.get("find-links", "").split():
-        yield (Path(folder) / file).as_uri() if folder.startswith("/") else urllib.parse.urljoin(folder + "/", file)
+        yield (
+            (Path(folder) / file).as_uri()
+            if folder.startswith("/")
+            else urllib.parse.urljoin(folder + "/", file)
+        )
     for index in [found.get("index-url", PUBLIC_INDEX), *found.get("extra-index-url", "").split()]:
         page = index.rstrip("/") + "/pip/"
         try:
@@ -96,7 +104,9 @@ def candidates(file: str, found: dict[str, str]) -> Iterator[str]:
 
 def pip_wheel() -> Path:
     """pip's wheel as the lock names it."""
-    match = re.search(r"^pip==(\S+) \\\n +--hash=sha256:(\w+)", (HERE / "tools.txt").read_text(), re.MULTILINE)
+    match = re.search(
+        r"^pip==(\S+) \\\n +--hash=sha256:(\w+)", (HERE / "tools.txt").read_text(), re.MULTILINE
+    )
     assert match
     file = f"pip-{match[1]}-py3-none-any.whl"
     for address in candidates(file, settings()):
@@ -107,7 +117,9 @@ def pip_wheel() -> Path:
         if hashlib.sha256(data).hexdigest() == match[2]:
             (VENV / file).write_bytes(data)
             return VENV / file
-    raise Unavailable(f"{file} with the locked hash is in no index that pip's settings name, nor in the public one")
+    raise Unavailable(
+        f"{file} with the locked hash is in no index that pip's settings name, nor in the public one"
+    )
 
 
 def stamp(group: str) -> str:
@@ -126,19 +138,29 @@ def make(groups: list[str]) -> None:
         shutil.rmtree(VENV, ignore_errors=True)
         venv.create(VENV, with_pip=False, symlinks=True)
         wheel = pip_wheel()
-        subprocess.run([python, "-I", f"{wheel}/pip", "-q", "install", "--no-index", str(wheel)], check=True)
+        subprocess.run(
+            [python, "-I", f"{wheel}/pip", "-q", "install", "--no-index", str(wheel)], check=True
+        )
         wheel.unlink()
     for group in ["tools", *groups]:
         if not ready(group):
             locks = [word for name in LOCKS[group] for word in ("-r", str(HERE / name))]
-            options = ["-q", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+            options = [
+                "-q",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--require-hashes",
+            ]
             subprocess.run([python, "-I", "-m", "pip", "install", *options, *locks], check=True)
             (VENV / f"{group}.stamp").write_text(stamp(group))
 
 
 def main() -> None:
     if sys.version_info < (3, 9):
-        sys.exit(f"dockpy's tools need CPython 3.9 or newer, {sys.executable} is {sys.version.split()[0]}")
+        sys.exit(
+            f"dockpy's tools need CPython 3.9 or newer, {sys.executable} is {sys.version.split()[0]}"
+        )
     with open(HERE / "tools.in") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests and people may start at once
         try:
@@ -146,7 +168,9 @@ def main() -> None:
         except Unavailable as error:
             sys.exit(f"build/tools.py: {error}")
         except subprocess.CalledProcessError as error:
-            sys.exit(f"build/tools.py: pip could not install the locked tools (exit code {error.returncode})")
+            sys.exit(
+                f"build/tools.py: pip could not install the locked tools (exit code {error.returncode})"
+            )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def read_bytes(path: str, limit: int = 64 << 20) -> bytes:
     """The whole of a file of ours; ValueError when it is longer than `limit` bytes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts = []
+        parts: list[bytes] = []
         total = 0
         while True:
             part = os.read(fd, 1 << 16)
@@ -73,7 +73,7 @@ def unlink_if_exists(path: str) -> None:
         pass
 
 
-class locked:  # noqa: N801 (used as a function; contextlib costs the client an import)
+class locked:  # used as a function; contextlib costs the client an import
     """`with locked(path):` holds an exclusive flock on `path`, created when missing (mode 0600)."""
 
     def __init__(self, path: str) -> None:

@@ -38,9 +38,12 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
     It returns where no such copy can be had: no home, a read-only or full disk, parents that others can write.
     """
     uid = os.geteuid()
+    umask = os.umask(
+        0o077
+    )  # the user's own may be 000: then nobody could believe what is made here
     try:
         app = Paths(store_of(os.environ, uid)).app
-        os.makedirs(app, 0o700, exist_ok=True)
+        os.makedirs(app, exist_ok=True)
         app = os.path.realpath(app)
         if not trusted(app, uid):
             return
@@ -51,10 +54,12 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
             record(app, interpreter)
     except (OSError, NoHome):
         return
+    finally:
+        os.umask(umask)
     os.execv(interpreter, [interpreter, "-IS", f"{folder}/{reexec.MAIN}", *sys.argv[1:]])
 
 
-class waiting_lock:  # noqa: N801 (used as a function)
+class waiting_lock:
     """One process unpacks, the others wait for it; where the file system has no locks each makes its own."""
 
     def __init__(self, app: str) -> None:
@@ -141,9 +146,14 @@ def unpack(archive: str, temporary: str, folder: str) -> None:
             write(path, packed.read(name))
             if inner.endswith(".py"):
                 sources.append(inner)
-    write(f"{temporary}/{reexec.MAIN}", START.format(folder=folder).encode("utf-8", "surrogateescape"))
+    write(
+        f"{temporary}/{reexec.MAIN}", START.format(folder=folder).encode("utf-8", "surrogateescape")
+    )
     compile_all(temporary, folder, sources)
-    lines = [b"%08x %s" % (checksum(path), os.fsencode(path[len(temporary) + 1 :])) for path in files(temporary)]
+    lines = [
+        b"%08x %s" % (checksum(path), os.fsencode(path[len(temporary) + 1 :]))
+        for path in files(temporary)
+    ]
     text = b"\n".join(sorted(lines))
     write(f"{temporary}/{MANIFEST}", text + b"\n%08x" % binascii.crc32(text))
 

@@ -68,7 +68,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     from dockpy.shim.launch import RuntimeLauncher
 
-    return run(Options(argv), RuntimeLauncher(), _serve)
+    options = Options(argv)
+    return run(options, RuntimeLauncher(f"{options.paths.cache}/seccomp"), _serve)
 
 
 def _serve(paths: Paths, listen: int, keeper: int, lock: int, info: dict[str, str]) -> int:

@@ -26,13 +26,16 @@ DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 INDEXES = frozenset((OCI_INDEX, DOCKER_INDEX))
 MANIFESTS = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
 CONFIGS = frozenset((OCI_CONFIG, DOCKER_CONFIG))
+_PLAIN_LAYERS = (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD)
 LAYERS = frozenset(
-    (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD)
-    + tuple(
-        kind.replace("layer.v1", "layer.nondistributable.v1")
-        for kind in (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD)
+    (
+        *_PLAIN_LAYERS,
+        *(kind.replace("layer.v1", "layer.nondistributable.v1") for kind in _PLAIN_LAYERS),
+        DOCKER_LAYER,
+        DOCKER_LAYER_GZIP,
+        DOCKER_LAYER_ZSTD,
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     )
-    + ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",)
 )
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"

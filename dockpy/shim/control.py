@@ -6,6 +6,7 @@ import _socket
 import os
 from collections import deque
 
+from dockpy import files
 from dockpy.shim.loop import POLLIN, POLLOUT
 from dockpy.shim.protocol import BadMessage, receive_packet, send_packet
 
@@ -103,27 +104,21 @@ class Listener:
 
     def ensure(self) -> None:
         """Cheap when all is well. Errors stay silent: the next SIGHUP asks again."""
-        try:
-            if self._made is not None and _identity(self._path) == self._made:
-                return
-            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-            if self._made is not None or os.path.lexists(self._path):
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass
-        except OSError:
+        if self._made is not None and _identity(self._path) == self._made:
             return
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            files.unlink_if_exists(self._path)
             sock.bind(self._path)
             os.chmod(self._path, 0o600)
             sock.listen(16)
-            self._made = _identity(self._path)
         except OSError:
             sock.close()
             return
         self._close()
         sock.setblocking(False)
+        self._made = _identity(self._path)
         self._sock = sock
         self._loop.watch(sock.fileno(), POLLIN, self._ready)
 
@@ -142,13 +137,13 @@ class Listener:
 
     def remove(self) -> None:
         """At the end of the shim, unless the file is somebody else's by now."""
-        try:
-            if self._made is not None and _identity(self._path) == self._made:
-                os.unlink(self._path)
-        except OSError:
-            pass
+        if self._made is not None and _identity(self._path) == self._made:
+            files.unlink_if_exists(self._path)
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
     return status.st_dev, status.st_ino

@@ -1,7 +1,7 @@
 """The runtime as the shim uses it: a bundle in, a running process out.
 
-The parsed spec lives no longer than the call: with docker's seccomp profile it is half a megabyte,
-which a shim that lives for days shall not hold.
+The parsed spec lives no longer than the call: with docker's seccomp profile it is large, and a shim lives
+for days.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-from dockpy.oci.spec import Process, Spec
+from dockpy.errors import DockpyError
+from dockpy.oci.spec import Spec, process_from_json
 from dockpy.runtime.create import Stdio, create
 from dockpy.runtime.errors import StartFailed
 from dockpy.runtime.exec import exec_process
@@ -17,23 +18,30 @@ from dockpy.shim.protocol import NotStarted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from dockpy.runtime.create import Created
 
 
 class RuntimeLauncher:
-    """shim.main.Launcher over our own OCI runtime."""
+    """shim.main.Launcher over our own OCI runtime; `seccomp_cache` keeps compiled filters."""
+
+    def __init__(self, seccomp_cache: str) -> None:
+        self._cache = seccomp_cache
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
     ) -> tuple[int, int | None]:
-        try:
-            created = create(_spec(bundle), bundle, _stdio(stdio), console_size=size)
-        except StartFailed as failure:
-            raise NotStarted(failure.code, str(failure)) from None
-        return _of(created)
+        return _made(
+            lambda: create(
+                _spec(bundle),
+                bundle,
+                _stdio(stdio),
+                console_size=size,
+                seccomp_cache=self._cache,
+            )
+        )
 
     def exec(
         self,
@@ -43,14 +51,28 @@ class RuntimeLauncher:
         stdio: tuple[int, int, int] | None,
         size: tuple[int, int] | None,
     ) -> tuple[int, int | None]:
-        wanted = Process.from_json(process)
-        try:
-            created = exec_process(
-                _spec(bundle), wanted, init_pid, _stdio(stdio), console_size=size
+        return _made(
+            lambda: exec_process(
+                _spec(bundle),
+                process_from_json(process),
+                init_pid,
+                _stdio(stdio),
+                console_size=size,
+                seccomp_cache=self._cache,
             )
-        except StartFailed as failure:
-            raise NotStarted(failure.code, str(failure)) from None
-        return _of(created)
+        )
+
+
+def _made(make: Callable[[], Created]) -> tuple[int, int | None]:
+    try:
+        created = make()
+    except StartFailed as failure:
+        raise NotStarted(failure.code, str(failure)) from None
+    except DockpyError as error:
+        raise NotStarted(128, str(error)) from None
+    if created.pidfd >= 0:
+        os.close(created.pidfd)  # a child of the shim cannot vanish before the shim waits for it
+    return created.pid, created.console
 
 
 def _spec(bundle: str) -> Spec:
@@ -60,9 +82,3 @@ def _spec(bundle: str) -> Spec:
 
 def _stdio(fds: tuple[int, int, int] | None) -> Stdio | None:
     return None if fds is None else Stdio(*fds)
-
-
-def _of(created: Created) -> tuple[int, int | None]:
-    if created.pidfd >= 0:
-        os.close(created.pidfd)  # a child of the shim cannot vanish before the shim waits for it
-    return created.pid, created.console

@@ -200,6 +200,7 @@ class Shim:
             finished = rfc3339_nano(time.time_ns())
             write_exit(self._start, running.code, self._started, finished)
             self._tell(protocol.Exit(running.code, finished))
+            self._log_grew()  # and will not any more
             _kill_children()
         else:
             self._tell(protocol.ExecExit(running.exec, running.code))
@@ -324,7 +325,7 @@ class Shim:
             code = error.code if isinstance(error, NotStarted) else 126
             self._tell(protocol.ExecFailed(exec_id, code, str(error)))
             for attachment in attachments:
-                send_away(attachment, _exec_failure(str(error)))
+                send_away(attachment, f"{error}\r\n".encode())  # as docker, into the stream
             raise NotStarted(code, str(error)) from None
         self._execs[exec_id] = Running(exec_id, io, pid)
         io.begin(console, open_stdin=wants_stdin, stdin_once=True)
@@ -355,7 +356,7 @@ class Shim:
     def _grown(self, control: Control, raw: dict[str, Any]) -> dict[str, object] | None:
         """Answered as soon as the log is not (or no longer) where that reader stands."""
         position = [int(value) for value in raw["position"]]
-        over = self._init is None or self._init.finished
+        over = self._init is None or self._init.code is not None
         if self._log is None or over or position != list(self._log.position()):
             return {}
         self._followers.append((control, int(raw["seq"])))
@@ -393,12 +394,6 @@ def _with_streams(
         raise
     finally:
         protocol.close_all(ends)
-
-
-def _exec_failure(message: str) -> bytes:
-    """What docker writes into the stream of an exec that could not be started."""
-    text = "OCI runtime exec failed: exec failed: unable to start container process: "
-    return f"{text}{message}: unknown\r\n".encode()
 
 
 def _exit_code(status: int) -> int:

@@ -22,7 +22,9 @@ import base64
 import errno
 import json
 import os
+import signal
 import struct
+import time
 from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
@@ -417,7 +419,7 @@ class ShimLink:
     @classmethod
     def connect(cls, path: str) -> ShimLink:
         """To a running shim, by the socket in its shim.json (a later daemon's way). See also
-        `recall`.
+        `reach`.
         """
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
@@ -426,6 +428,21 @@ class ShimLink:
             sock.close()
             raise
         return cls(sock)
+
+    @classmethod
+    def reach(cls, path: str, pid: int, patience: float = 2.0) -> ShimLink:
+        """connect, for a shim known to live: when its socket was deleted, it is told to make it
+        again. Blocks for up to `patience` seconds; OSError when it cannot be reached.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return cls.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline:
+                    raise
+            os.kill(pid, signal.SIGHUP)
+            time.sleep(0.01)
 
     def fileno(self) -> int:
         return self._sock.fileno()

@@ -51,7 +51,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def built_file(place: Path) -> Path:
-    subprocess.run([ROOT / "scripts" / "dockpy", "--version"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([ROOT / "scripts" / "dockpy", "--build"], check=True, stdout=subprocess.DEVNULL)
     target = place / "dockpy"
     shutil.copy(ROOT / "build" / "dist" / "dockpy", target)
     target.chmod(0o755)

@@ -75,5 +75,7 @@ def _spawn(
         os.close(slave)
     if failed:
         os.waitpid(pid, 0)
-        raise NotStarted(127, f'exec: "{args[0]}": executable file not found in $PATH')
+        raise NotStarted(
+            127, f'OCI runtime exec failed: exec: "{args[0]}": executable file not found in $PATH'
+        )
     return pid, (master if master >= 0 else None)

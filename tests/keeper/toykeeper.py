@@ -12,18 +12,30 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from standin import PlainLauncher
-
+from dockpy import ids, reexec
 from dockpy.keeper.main import Options, run
 from dockpy.keeper.protocol import Born, KeeperLink, NewListener, NotBorn
 from dockpy.keeper.takeover import spawn
 from dockpy.paths import Paths
 from dockpy.shim.protocol import Failed, LogConfig, ShimLink, Start, event_to_json
+from tests.shim.standin import PlainLauncher
+
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from tests.keeper.toykeeper import main; main(sys.argv[1:])"
+)
+
+
+def toy_argv(root: str) -> Callable[..., list[str]]:
+    """In place of reexec.argv: processes of ours play the toy's roles."""
+    return lambda role, *args: [sys.executable, "-IS", "-c", BOOT, root, *args]
 
 
 def main(argv: list[str]) -> None:
+    reexec.argv = toy_argv(sys.path[0])
     os._exit(run(Options(argv), PlainLauncher(), serve))
 
 
@@ -74,7 +86,7 @@ class Toy:
             cid,
             bundle,
             f"{self.info['run']}/s/{cid[:16]}.sock",
-            "boot",
+            ids.boot_id(),
             LogConfig("local", f"{bundle}/log"),
         )
         self.link.start_shim(start, control)
@@ -97,7 +109,3 @@ class Toy:
                 break
         shim.close()
         conn.close()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,0 +1,182 @@
+"""`run` and `create`: create, attach, wait, start, in this order; and docker's exit codes."""
+
+from __future__ import annotations
+
+import os
+
+from dockpy.client import create_body, key_values, session, terminal
+from dockpy.client.connection import target
+from dockpy.client.errors import ApiError, CommandError
+from dockpy.client.hijack import Waiter
+from dockpy.client.output import err, out
+from dockpy.errors import DockpyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockpy.client.flags import Options
+    from dockpy.client.main import Cli
+
+CHECKS = create_body.CHECKS
+_BUILTIN = ("dockpy.builtin/", "docker.io/dockpy.builtin/")
+_PULL = ("always", "missing", "never", "")
+
+
+def create_command(cli: Cli, options: Options, arguments: list[str]) -> int:
+    container, _ = _create(cli, options, arguments, None)
+    out(f"{container}\n")
+    return 0
+
+
+def run_command(cli: Cli, options: Options, arguments: list[str]) -> int:
+    keys = terminal.chosen_keys(options.text("detach-keys"), cli.config)
+    try:
+        detach = terminal.detach_keys(keys)
+    except ValueError as error:
+        raise CommandError(f"invalid detach keys ({keys}): {error}", 125) from None
+    tty = options.on("tty")
+    size = terminal.size(1) if tty else None
+    if not options.on("detach"):
+        _check_terminal(options, tty)
+    container, body = _create(cli, options, arguments, size)
+    connection = cli.connection
+    if options.on("detach"):
+        _start(cli, options, container)
+        out(f"{container}\n")
+        return 0
+    waiter = Waiter(connection, container, "removed" if options.on("rm") else "next-exit")
+    stdin = bool(body.get("AttachStdin"))
+    attachment = session.attach(
+        connection,
+        container,
+        stdin=stdin,
+        stdout=bool(body.get("AttachStdout")),
+        stderr=bool(body.get("AttachStderr")),
+        tty=tty,
+        keys=keys,
+        detach=detach,
+    )
+    attached = session.of_container(
+        connection,
+        container,
+        attachment,
+        waiter,
+        tty=tty,
+        stdin=stdin,
+        sig_proxy=options.on("sig-proxy", True),
+    )
+    attached.run(lambda: _start(cli, options, container), size if cli.own_daemon else None)
+    if attached.detached:
+        return 0
+    if waiter.message:
+        raise CommandError(f"Error response from daemon: {waiter.message}", 125)
+    return waiter.status if waiter.status >= 0 else 125
+
+
+def _check_terminal(options: Options, tty: bool) -> None:
+    attached = options.many("attach")
+    stdin = options.on("interactive") or any(word.lower() == "stdin" for word in attached)
+    if tty and stdin and not terminal.is_terminal(0):
+        raise CommandError("the input device is not a TTY", 1)
+
+
+def _start(cli: Cli, options: Options, container: str) -> None:
+    try:
+        session.start(cli.connection, container)
+    except ApiError as error:
+        if options.on("rm"):
+            _await_removal(cli, container)
+        raise CommandError(str(error), _start_code(error.message)) from None
+
+
+def _await_removal(cli: Cli, container: str) -> None:
+    """A container that could not start is removed by the daemon; whoever looks next shall not meet
+    it.
+    """
+    try:
+        cli.connection.request("DELETE", f"/containers/{container}", {"force": True, "v": True})
+    except (DockpyError, OSError):
+        pass  # the daemon was faster
+
+
+def _start_code(message: str) -> int:
+    if "executable file not found" in message or "no such file or directory" in message:
+        return 127
+    if "permission denied" in message or "is a directory" in message:
+        return 126
+    return 125
+
+
+def _create(
+    cli: Cli, options: Options, arguments: list[str], size: tuple[int, int] | None
+) -> tuple[str, dict[str, object]]:
+    """(id, body). Pulls once where the daemon does not have the image and the policy allows."""
+    policy = options.text("pull", "missing")
+    if policy not in _PULL:
+        raise CommandError(
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"', 125
+        )
+    if cli.own_daemon:
+        create_body.refuse_unserved(options)
+    image = arguments[0]
+    proxies = (
+        key_values.proxies(cli.config, cli.host or "default") if "proxies" in cli.config else None
+    )
+    body = create_body.container_create(
+        options, image, arguments[1:], cli.environ, proxies=proxies, console_size=size
+    )
+    platform = options.text("platform") or cli.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    where = target("/containers/create", {"name": options.text("name"), "platform": platform})
+    cidfile = options.text("cidfile")
+    if cidfile:
+        _claim(cidfile)
+    try:
+        if policy == "always" and not image.startswith(_BUILTIN):
+            _pull(cli, image, platform, quiet=options.on("quiet"))
+        try:
+            reply = cli.connection.post(where, json=body)
+        except ApiError as error:
+            missing = error.status == 404 and "image" in error.message.lower()
+            if not missing or policy != "missing":
+                raise
+            if not options.on("quiet"):
+                err(f"Unable to find image '{_tagged(image)}' locally\n")
+            _pull(cli, image, platform, quiet=options.on("quiet"))
+            reply = cli.connection.post(where, json=body)
+        if not isinstance(reply, dict) or not isinstance(reply.get("Id"), str):
+            raise CommandError("the daemon's answer names no container", 125)
+        container = str(reply["Id"])
+        if cidfile:
+            with open(cidfile, "w", encoding="ascii") as file:
+                file.write(container)
+    except BaseException:
+        if cidfile:
+            os.unlink(cidfile)
+        raise
+    warnings = reply.get("Warnings")
+    for warning in warnings if isinstance(warnings, list) else []:
+        err(f"WARNING: {warning}\n")
+    return container, body
+
+
+def _claim(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except FileExistsError:
+        raise CommandError(
+            f"container ID file found, make sure the other container isn't running or delete {path}",
+            125,
+        ) from None
+    except OSError as error:
+        raise CommandError(
+            f"failed to create the container ID file: open {path}: {error.strerror}", 125
+        ) from None
+
+
+def _tagged(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+def _pull(cli: Cli, image: str, platform: str, *, quiet: bool) -> None:
+    from dockpy.client import progress
+
+    progress.pull(cli, image, platform, to=2, quiet=quiet)

@@ -1,0 +1,638 @@
+"""From the flags of `run` and `create` to the body of POST /containers/create. Pure, but for files
+that flags name.
+
+Fields that have Go's zero value are left out: the daemon reads them the same, and most bodies
+shrink to a line. Errors are ValueError or InvalidParameter with docker's text.
+"""
+
+from __future__ import annotations
+
+from dockpy.client import create_mounts, key_values, units
+from dockpy.errors import InvalidParameter, NotServed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dockpy.client.flags import Options
+
+    Body = dict[str, object]
+
+_HEALTH = ("cmd", "interval", "retries", "start-interval", "start-period", "timeout")
+
+# flag -> why; only for the user's own daemon: another one that -H names may well serve them
+NOT_SERVED = {
+    "blkio-weight-device": "block IO limits need a delegated cgroup",
+    "cpu-count": "it is for Windows",
+    "cpu-percent": "it is for Windows",
+    "cpu-rt-period": "real-time limits need a delegated cgroup",
+    "cpu-rt-runtime": "real-time limits need a delegated cgroup",
+    "device-cgroup-rule": "rootless containers have no device cgroup; use --device",
+    "gpus": "name the devices with --device",
+    "health-cmd": "health checks are not there yet",
+    "health-interval": "health checks are not there yet",
+    "health-retries": "health checks are not there yet",
+    "health-start-interval": "health checks are not there yet",
+    "health-start-period": "health checks are not there yet",
+    "health-timeout": "health checks are not there yet",
+    "io-maxbandwidth": "it is for Windows",
+    "io-maxiops": "it is for Windows",
+    "ip": "container networks are not there yet",
+    "ip6": "container networks are not there yet",
+    "isolation": "it is for Windows",
+    "kernel-memory": "the kernel no longer has it",
+    "link": "container networks are not there yet",
+    "link-local-ip": "container networks are not there yet",
+    "mac-address": "container networks are not there yet",
+    "network-alias": "container networks are not there yet",
+    "publish": "container networks are not there yet; --network host shares the ports of this host",
+    "publish-all": "container networks are not there yet; --network host shares the ports of this host",
+    "runtime": "there is one runtime, dockpy's own",
+    "storage-opt": "the storage driver has no options yet",
+    "use-api-socket": "mount the socket with -v",
+    "volume-driver": "volumes are not there yet",
+    "volumes-from": "volumes are not there yet; use -v with a path",
+}
+_HARMLESS = {"isolation": ("default",), "publish-all": ("false",), "runtime": ("dockpy",)}
+
+
+def refuse_unserved(options: Options) -> None:
+    for name, reason in NOT_SERVED.items():
+        if options.given(name) and options.text(name) not in _HARMLESS.get(name, ()):
+            raise NotServed(f"--{name} is not served by this build: {reason}")
+    if options.text("restart") not in ("", "no"):
+        raise NotServed("--restart is not served by this build: restart policies are not there yet")
+
+
+def check_stream(value: str) -> None:
+    if value.lower() not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+
+
+def check_ulimit(value: str) -> None:
+    ulimit(value)
+
+
+def check_sysctl(value: str) -> None:
+    name = value.partition("=")[0]
+    if "=" not in value or not (name.startswith(("net.", "fs.mqueue.")) or name in _KERNEL_SYSCTLS):
+        raise ValueError(f"sysctl '{value}' is not allowed")
+
+
+_KERNEL_SYSCTLS = frozenset(
+    [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ]
+)
+
+
+def check_host(value: str) -> None:
+    extra_host(value)
+
+
+def check_network(value: str) -> None:
+    network(value)
+
+
+def check_dns(value: str) -> None:
+    if not _ip(value):
+        raise ValueError(f"IP address is not correctly formatted: {value}")
+
+
+def check_gpus(value: str) -> None:
+    if value != "all" and "=" not in value and not value.isdigit():
+        raise ValueError(
+            f'invalid count ({value}): value must be either "all" or an integer: invalid syntax'
+        )
+
+
+CHECKS = {
+    "add-host": check_host,
+    "attach": check_stream,
+    "dns": check_dns,
+    "env": key_values.check_env,
+    "gpus": check_gpus,
+    "label": key_values.check_label,
+    "mount": create_mounts.check_mount,
+    "network": check_network,
+    "sysctl": check_sysctl,
+    "ulimit": check_ulimit,
+}
+
+_ULIMITS = frozenset(
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
+)
+
+
+def ulimit(text: str) -> dict[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    if name not in _ULIMITS:
+        raise ValueError(f"invalid ulimit type: {name}")
+    parts = value.split(":")
+    if len(parts) > 2:
+        raise ValueError(
+            f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
+        )
+    limits = []
+    for part in parts:
+        if not part.lstrip("-").isdigit():
+            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
+        limits.append(int(part))
+    soft, hard = limits[0], limits[-1]
+    if hard != -1 and (soft == -1 or soft > hard):
+        told = "unlimited" if soft == -1 else str(soft)
+        if soft == -1:
+            raise ValueError(
+                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            )
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}"
+        )
+    return {"Name": name, "Hard": hard, "Soft": soft}
+
+
+def extra_host(text: str) -> str:
+    """`name:ip` and `name=ip` (also with brackets) to the wire's `name:ip`."""
+    at = text.find("=")
+    at = text.find(":") if at < 0 else at
+    name, value = text[:at], text[at + 1 :]
+    if at < 0 or not name:
+        raise ValueError(f'bad format for add-host: "{text}"')
+    if len(value) > 2 and value[0] == "[" and value[-1] == "]":
+        value = value[1:-1]
+    if value != "host-gateway" and not _ip(value):
+        raise ValueError(f'invalid IP address in add-host: "{value}"')
+    return f"{name}:{value}"
+
+
+def _ip(text: str) -> bool:
+    import _socket
+
+    try:
+        _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def network(text: str) -> tuple[str, dict[str, object]]:
+    """`--network name` or `--network name=…,alias=…,driver-opt=…` as (name, EndpointSettings)."""
+    if "=" not in text:
+        return text, {}
+    name, settings = "", dict[str, object]()
+    aliases: list[str] = []
+    driver_options: dict[str, str] = {}
+    addresses: dict[str, object] = {}
+    for field in create_mounts.csv_fields(text):
+        key, equals, value = field.partition("=")
+        key, value = key.strip().lower(), value.strip()
+        if not equals:
+            raise ValueError(f"invalid field {field}")
+        if key == "name":
+            name = value
+        elif key == "alias":
+            aliases.append(value)
+        elif key == "driver-opt":
+            option, has_value, setting = value.partition("=")
+            if not has_value:
+                raise ValueError("invalid key/value pair format in driver options")
+            driver_options[option.strip().lower()] = setting.strip()
+        elif key == "ip":
+            addresses["IPv4Address"] = value
+        elif key == "ip6":
+            addresses["IPv6Address"] = value
+        elif key == "link-local-ip":
+            addresses.setdefault("LinkLocalIPs", []).append(value)  # type: ignore[attr-defined]  # a list
+        elif key == "mac-address":
+            settings["MacAddress"] = value
+        elif key == "gw-priority":
+            settings["GwPriority"] = int(value)
+        else:
+            raise ValueError(f"invalid field key {key}")
+    if not name:
+        raise ValueError("network name/id is not specified")
+    if aliases:
+        settings["Aliases"] = aliases
+    if driver_options:
+        settings["DriverOpts"] = driver_options
+    if addresses:
+        settings["IPAMConfig"] = addresses
+    return name, settings
+
+
+def capabilities(add: list[str], drop: list[str]) -> tuple[list[str], list[str]]:
+    added, dropped = ({_capability(word) for word in words} for words in (add, drop))
+    added = {"ALL"} if "ALL" in added else added
+    dropped = {"ALL"} if "ALL" in dropped else dropped
+    return sorted(added), sorted(dropped - added)
+
+
+def _capability(word: str) -> str:
+    name = word.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+
+
+def restart_policy(text: str) -> dict[str, object]:
+    name, colon, count = text.partition(":")
+    if colon and not name:
+        raise ValueError("invalid restart policy format: no policy provided before colon")
+    if count and not count.lstrip("-").isdigit():
+        raise ValueError("invalid restart policy format: maximum retry count must be an integer")
+    return {"Name": name, "MaximumRetryCount": int(count or "0")}
+
+
+def security_options(words: list[str]) -> tuple[list[str], bool]:
+    """(SecurityOpt, systempaths unconfined). A seccomp profile is read here: the daemon sees no
+    files of ours.
+    """
+    kept, unconfined = [], False
+    for word in words:
+        if word == "systempaths=unconfined":
+            unconfined = True
+            continue
+        name, equals, value = word.partition("=")
+        if not equals and word != "no-new-privileges":
+            name, equals, value = word.partition(":")
+            if not equals:
+                raise ValueError(f'Invalid --security-opt: "{word}"')
+            word = f"{name}={value}"
+        if name == "seccomp" and value not in ("unconfined", "builtin"):
+            word = f"seccomp={_profile(value)}"
+        kept.append(word)
+    return kept, unconfined
+
+
+def _profile(path: str) -> str:
+    from dockpy import fastjson
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(16 << 20)
+    except OSError as error:
+        reason = f"open {path}: {(error.strerror or '').lower()}"
+        raise ValueError(f"opening seccomp profile ({path}) failed: {reason}") from None
+    try:
+        return fastjson.dumps(fastjson.loads(data)).decode()
+    except ValueError as error:
+        raise ValueError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
+
+
+def _health(options: Options) -> Body | None:
+    given = [name for name in _HEALTH if options.given(f"health-{name}")]
+    if options.on("no-healthcheck"):
+        if given:
+            raise ValueError("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    if not given:
+        return None
+    health: Body = {}
+    if options.text("health-cmd"):
+        health["Test"] = ["CMD-SHELL", options.text("health-cmd")]
+    for name, field in (
+        ("interval", "Interval"),
+        ("timeout", "Timeout"),
+        ("start-period", "StartPeriod"),
+        ("start-interval", "StartInterval"),
+    ):
+        if options.given(f"health-{name}"):
+            value = units.duration(options.text(f"health-{name}"))
+            if value < 0:
+                raise ValueError(f"--health-{name} cannot be negative")
+            health[field] = value
+    retries = options.number("health-retries")
+    if retries < 0:
+        raise ValueError("--health-retries cannot be negative")
+    health["Retries"] = retries
+    return health
+
+
+def _networks(options: Options) -> tuple[str, Body]:
+    """(NetworkMode, EndpointsConfig). The flags of old (--ip, --network-alias …) belong to the
+    first network.
+    """
+    endpoints: dict[str, dict[str, object]] = {}
+    mode = "default"
+    for at, word in enumerate(options.many("network") or ["default"]):
+        name, settings = network(word)
+        if at == 0:
+            mode = name
+            _first_network(options, name, settings)
+        if name in endpoints:
+            raise ValueError(f'network "{name}" is specified multiple times')
+        endpoints[name] = settings
+    return mode, {
+        name: settings for name, settings in endpoints.items() if settings or len(endpoints) > 1
+    }
+
+
+def _first_network(options: Options, name: str, settings: dict[str, object]) -> None:
+    user_defined = name not in ("default", "bridge", "host", "none") and not name.startswith(
+        "container:"
+    )
+    if options.many("network-alias"):
+        if not user_defined:
+            raise ValueError("network-scoped aliases are only supported for user-defined networks")
+        settings["Aliases"] = [*options.many("network-alias")]
+    if options.many("link"):
+        settings["Links"] = options.many("link")
+    address: Body = {}
+    for flag, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
+        if options.text(flag):
+            address[field] = options.text(flag)
+    if options.many("link-local-ip"):
+        address["LinkLocalIPs"] = options.many("link-local-ip")
+    if address:
+        settings["IPAMConfig"] = address
+    if options.text("mac-address"):
+        settings["MacAddress"] = options.text("mac-address")
+
+
+def container_create(
+    options: Options,
+    image: str,
+    command: list[str],
+    environ: Mapping[str, str],
+    *,
+    proxies: Mapping[str, str] | None = None,
+    console_size: tuple[int, int] | None = None,
+) -> Body:
+    """The whole body; InvalidParameter with docker's sentence when the flags contradict each other."""
+    try:
+        body = _container_config(options, image, command, environ, proxies or {})
+        body["HostConfig"] = _host_config(options, body, console_size)
+        endpoints = _networks(options)[1]
+        if endpoints:
+            body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
+        return body
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+
+
+def _container_config(
+    options: Options,
+    image: str,
+    command: list[str],
+    environ: Mapping[str, str],
+    proxies: Mapping[str, str],
+) -> Body:
+    streams = {value.lower() for value in options.many("attach")}
+    interactive = options.on("interactive")
+    if options.on("detach"):
+        if streams:
+            raise InvalidParameter("conflicting options: cannot specify both --attach and --detach")
+    elif not streams:
+        streams = {"stdout", "stderr"}
+    if interactive and not options.on("detach"):
+        streams.add("stdin")
+    env = key_values.environment(options.many("env-file"), options.many("env"), environ)
+    named = {word.partition("=")[0] for word in env}
+    env += [f"{name}={value}" for name, value in proxies.items() if name not in named]
+    body: Body = {"Image": image}
+    if command:
+        body["Cmd"] = command
+    if env:
+        body["Env"] = env
+    if options.given("entrypoint"):
+        body["Entrypoint"] = [options.text("entrypoint")]
+    for flag, field in (
+        ("hostname", "Hostname"),
+        ("domainname", "Domainname"),
+        ("user", "User"),
+        ("workdir", "WorkingDir"),
+        ("stop-signal", "StopSignal"),
+    ):
+        if options.text(flag):
+            body[field] = options.text(flag)
+    for stream in streams:
+        body[f"Attach{stream.capitalize()}"] = True
+    if options.on("tty"):
+        body["Tty"] = True
+    if interactive:
+        body["OpenStdin"] = True
+        if "stdin" in streams:
+            body["StdinOnce"] = True
+    labels = key_values.labels(options.many("label-file"), options.many("label"))
+    if labels:
+        body["Labels"] = labels
+    if options.given("stop-timeout"):
+        body["StopTimeout"] = options.number("stop-timeout")
+    health = _health(options)
+    if health is not None:
+        body["Healthcheck"] = health
+    return body
+
+
+_TEXTS = (
+    ("cidfile", "ContainerIDFile"),
+    ("cgroup-parent", "CgroupParent"),
+    ("cgroupns", "CgroupnsMode"),
+    ("cpuset-cpus", "CpusetCpus"),
+    ("cpuset-mems", "CpusetMems"),
+    ("ipc", "IpcMode"),
+    ("isolation", "Isolation"),
+    ("pid", "PidMode"),
+    ("runtime", "Runtime"),
+    ("userns", "UsernsMode"),
+    ("uts", "UTSMode"),
+    ("volume-driver", "VolumeDriver"),
+)
+_NUMBERS = (
+    ("blkio-weight", "BlkioWeight"),
+    ("cpu-count", "CpuCount"),
+    ("cpu-percent", "CpuPercent"),
+    ("cpu-period", "CpuPeriod"),
+    ("cpu-quota", "CpuQuota"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
+    ("cpu-shares", "CpuShares"),
+    ("io-maxiops", "IOMaximumIOps"),
+    ("oom-score-adj", "OomScoreAdj"),
+    ("pids-limit", "PidsLimit"),
+)
+_BYTES = (
+    ("io-maxbandwidth", "IOMaximumBandwidth"),
+    ("kernel-memory", "KernelMemory"),
+    ("memory", "Memory"),
+    ("memory-reservation", "MemoryReservation"),
+    ("memory-swap", "MemorySwap"),
+    ("shm-size", "ShmSize"),
+)
+_SWITCHES = (
+    ("oom-kill-disable", "OomKillDisable"),
+    ("privileged", "Privileged"),
+    ("publish-all", "PublishAllPorts"),
+    ("read-only", "ReadonlyRootfs"),
+    ("rm", "AutoRemove"),
+)
+_LISTS = (
+    ("device-cgroup-rule", "DeviceCgroupRules"),
+    ("dns-option", "DnsOptions"),
+    ("dns-search", "DnsSearch"),
+    ("group-add", "GroupAdd"),
+    ("link", "Links"),
+    ("volumes-from", "VolumesFrom"),
+)
+
+
+def _host_config(options: Options, body: Body, console_size: tuple[int, int] | None) -> Body:
+    _check_modes(options)
+    host: Body = {"NetworkMode": _networks(options)[0]}
+    for flag, field in _TEXTS:
+        if options.text(flag):
+            host[field] = options.text(flag)
+    for flag, field in _NUMBERS:
+        if options.given(flag):
+            host[field] = options.number(flag)
+    for flag, field in _BYTES:
+        if options.given(flag):
+            host[field] = units.ram_bytes(options.text(flag))
+    for flag, field in _SWITCHES:
+        if options.on(flag):
+            host[field] = True
+    for flag, field in _LISTS:
+        if options.many(flag):
+            host[field] = options.many(flag)
+    if options.given("cpus"):
+        host["NanoCpus"] = units.nano_cpus(options.text("cpus"))
+    swappiness = options.number("memory-swappiness", -1)
+    if not -1 <= swappiness <= 100:
+        raise ValueError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
+    if swappiness >= 0:
+        host["MemorySwappiness"] = swappiness
+    if options.given("init"):
+        host["Init"] = options.on("init")
+    _mounts(options, body, host)
+    add, drop = capabilities(options.many("cap-add"), options.many("cap-drop"))
+    if add:
+        host["CapAdd"] = add
+    if drop:
+        host["CapDrop"] = drop
+    security, unconfined = security_options(options.many("security-opt"))
+    if security:
+        host["SecurityOpt"] = security
+    if unconfined:
+        host["MaskedPaths"], host["ReadonlyPaths"] = [], []
+    if options.many("ulimit"):
+        limits = {str(limit["Name"]): limit for limit in map(ulimit, options.many("ulimit"))}
+        host["Ulimits"] = [limits[name] for name in sorted(limits)]
+    for flag, field in (
+        ("sysctl", "Sysctls"),
+        ("annotation", "Annotations"),
+        ("storage-opt", "StorageOpt"),
+    ):
+        if options.many(flag):
+            host[field] = key_values.mapping(options.many(flag))
+    if options.given("log-driver") or options.given("log-opt"):
+        driver = options.text("log-driver")
+        if driver == "none" and options.many("log-opt"):
+            raise ValueError("invalid logging opts for driver none")
+        host["LogConfig"] = {"Type": driver, "Config": key_values.mapping(options.many("log-opt"))}
+    restart = restart_policy(options.text("restart", "no"))
+    if options.on("rm") and restart["Name"] not in ("", "no"):
+        raise ValueError("conflicting options: cannot specify both --restart and --rm")
+    if restart["Name"] != "no":
+        host["RestartPolicy"] = restart
+    if options.many("dns"):
+        host["Dns"] = options.many("dns")
+    if options.many("add-host"):
+        host["ExtraHosts"] = [extra_host(word) for word in options.many("add-host")]
+    _ports(options, body, host)
+    _block_io(options, host)
+    if console_size is not None:
+        host["ConsoleSize"] = list(console_size)
+    return host
+
+
+def _check_modes(options: Options) -> None:
+    for flag, name, allowed in (
+        ("pid", "PID", ("", "host")),
+        ("uts", "UTS", ("", "host")),
+        ("userns", "USER", ("", "host")),
+        ("cgroupns", "CGROUP", ("", "host", "private")),
+    ):
+        value = options.text(flag)
+        if value in allowed or (flag == "pid" and value.startswith("container:") and value[10:]):
+            continue
+        raise ValueError(f"--{flag}: invalid {name} mode")
+
+
+def _mounts(options: Options, body: Body, host: Body) -> None:
+    if options.many("volume"):
+        binds, anonymous = create_mounts.volumes(options.many("volume"))
+        if binds:
+            host["Binds"] = binds
+        if anonymous:
+            body["Volumes"] = anonymous
+    if options.many("mount"):
+        host["Mounts"] = [create_mounts.mount(word) for word in options.many("mount")]
+    if options.many("tmpfs"):
+        host["Tmpfs"] = create_mounts.tmpfs(options.many("tmpfs"))
+    requests: list[object] = []
+    if options.many("device"):
+        devices, cdi = create_mounts.devices(options.many("device"))
+        if devices:
+            host["Devices"] = devices
+        if cdi:
+            requests.append({"Driver": "cdi", "DeviceIDs": cdi})
+    for word in options.many("gpus"):
+        count = -1 if word == "all" else int(word) if word.isdigit() else 0
+        requests.append({"Count": count, "Capabilities": [["gpu"]]})
+    if requests:
+        host["DeviceRequests"] = requests
+
+
+def _ports(options: Options, body: Body, host: Body) -> None:
+    if not (options.many("publish") or options.many("expose")):
+        return
+    from dockpy.client import create_ports
+
+    exposed, bindings = create_ports.published(options.many("publish"))
+    exposed.update(create_ports.exposed(options.many("expose")))
+    body["ExposedPorts"] = exposed
+    if bindings:
+        host["PortBindings"] = bindings
+
+
+def _block_io(options: Options, host: Body) -> None:
+    for flag, field in (
+        ("device-read-bps", "BlkioDeviceReadBps"),
+        ("device-write-bps", "BlkioDeviceWriteBps"),
+        ("device-read-iops", "BlkioDeviceReadIOps"),
+        ("device-write-iops", "BlkioDeviceWriteIOps"),
+        ("blkio-weight-device", "BlkioWeightDevice"),
+    ):
+        entries = []
+        for word in options.many(flag):
+            path, colon, value = word.partition(":")
+            if not colon or not path.startswith("/dev/"):
+                raise ValueError(f"bad format: {word}")
+            rate = units.ram_bytes(value) if flag.endswith("bps") else int(value)
+            entries.append({"Path": path, "Weight" if "weight" in flag else "Rate": rate})
+        if entries:
+            host[field] = entries

@@ -1,0 +1,410 @@
+"""Containers over HTTP."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import trio
+
+from dockpy.api import query as q
+from dockpy.api.container import ContainerCreate
+from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
+from dockpy.daemon.router import Handler
+from dockpy.errors import InvalidParameter, NotFound, NotServed
+from dockpy.supervisor import control, inspect, streams
+from dockpy.supervisor.container import Client, Container
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.create import create
+from dockpy.supervisor.logs import LogQuery, Reader, more, open_log
+from dockpy.supervisor.remove import remove, take_away
+from dockpy.supervisor.start import start
+from dockpy.supervisor.wait import register
+
+
+class ContainerHandlers:
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    def table(self) -> dict[str, Handler]:
+        return {
+            "container_create": self.create,
+            "container_start": self.start,
+            "container_attach": self.attach,
+            "attach_websocket": self.websocket,
+            "container_wait": self.wait,
+            "container_logs": self.logs,
+            "container_list": self.list,
+            "container_inspect": self.inspect,
+            "container_stop": self.stop,
+            "container_restart": self.restart,
+            "container_kill": self.kill,
+            "container_remove": self.remove,
+            "container_rename": self.rename,
+            "container_resize": self.resize,
+            "container_top": self.top,
+            "container_prune": self.prune,
+            "container_pause": self.pause,
+            "container_unpause": self.pause,
+            "container_stats": self.stats,
+            "container_update": self.update,
+            "container_changes": self.changes,
+            "container_export": self.changes,
+            "container_archive": self.archive,
+        }
+
+    def _named(self, exchange: Exchange) -> Container:
+        return self._containers.get(exchange.names["id"])
+
+    # --------------------------------------------------------------------------- life
+
+    async def create(self, exchange: Exchange) -> None:
+        raw = await exchange.json()
+        if raw is None:
+            raise InvalidParameter("config cannot be empty in order to create a container")
+        request = ContainerCreate.from_json(
+            raw, exchange.query.get("name", ""), exchange.query.get("platform", "")
+        )
+        if not request.config.image:
+            raise InvalidParameter("no image was given: Image must not be empty")
+        container, warnings = await create(self._containers, request)
+        await exchange.reply(201, {"Id": container.id, "Warnings": warnings})
+
+    async def start(self, exchange: Exchange) -> None:
+        await exchange.body()
+        await start(self._containers, self._named(exchange), exchange.query.get("detachKeys", ""))
+        await exchange.reply(204)
+
+    async def stop(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        await control.stop(
+            self._containers, container, _timeout(exchange), exchange.query.get("signal", "")
+        )
+        await exchange.reply(204)
+
+    async def restart(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        await control.restart(
+            self._containers, container, _timeout(exchange), exchange.query.get("signal", "")
+        )
+        await exchange.reply(204)
+
+    async def kill(self, exchange: Exchange) -> None:
+        await control.kill(
+            self._containers, self._named(exchange), exchange.query.get("signal", "")
+        )
+        await exchange.reply(204)
+
+    async def remove(self, exchange: Exchange) -> None:
+        if q.boolean(exchange.query, "link"):
+            raise NotServed("links are not served, so there is none to remove")
+        await remove(
+            self._containers, self._named(exchange), force=q.boolean(exchange.query, "force")
+        )
+        await exchange.reply(204)
+
+    async def rename(self, exchange: Exchange) -> None:
+        await control.rename(
+            self._containers, self._named(exchange), exchange.query.get("name", "")
+        )
+        await exchange.reply(204)
+
+    async def resize(self, exchange: Exchange) -> None:
+        await control.resize(self._containers, self._named(exchange), *size(exchange))
+        await exchange.reply(200)
+
+    async def pause(self, exchange: Exchange) -> None:
+        self._named(exchange)
+        raise NotServed(
+            "pause and unpause are not served yet: they need a control group of our own"
+        )
+
+    async def stats(self, exchange: Exchange) -> None:
+        self._named(exchange)
+        raise NotServed("container statistics (stats) are not served yet")
+
+    async def update(self, exchange: Exchange) -> None:
+        self._named(exchange)
+        raise NotServed(
+            "container update is not served yet: there is no control group to limit on this host"
+        )
+
+    async def changes(self, exchange: Exchange) -> None:
+        self._named(exchange)
+        raise NotServed("container diff and export are not served yet")
+
+    async def archive(self, exchange: Exchange) -> None:
+        self._named(exchange)
+        raise NotServed(
+            "copying files (docker cp) is not served yet; use a bind mount, or tar through exec"
+        )
+
+    async def prune(self, exchange: Exchange) -> None:
+        filters = q.filters(exchange.query, ("until", "label", "label!"))
+        until = q.timestamp(filters["until"][0], "until") if "until" in filters else None
+        deleted = []
+        space = 0
+        for container in self._containers.all():
+            record = container.record
+            if container.state.running or container.lock.locked() or container.removing:
+                continue
+            if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
+                continue
+            if not q.matches_labels(filters.get("label", ()), record.config.labels):
+                continue
+            if any(
+                q.matches_labels((entry,), record.config.labels)
+                for entry in filters.get("label!", ())
+            ):
+                continue
+            space += (await self._sizes(container))[0]
+            take_away(self._containers, container)
+            deleted.append(record.id)
+        await exchange.reply(200, {"ContainersDeleted": deleted or None, "SpaceReclaimed": space})
+
+    # ------------------------------------------------------------------------ streams
+
+    async def attach(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        exchange.check_sinks()
+        streams.check_attachable(container)
+        wanted = {
+            name: q.boolean(exchange.query, name)
+            for name in ("stdin", "stdout", "stderr", "stream", "logs")
+        }
+        framed = not container.record.config.tty
+        if wanted["logs"] and not wanted["stream"]:
+            query = LogQuery(wanted["stdout"], wanted["stderr"])
+            await self._send_logs(exchange, container, query)
+            return
+        keys = check_detach_keys(exchange.query.get("detachKeys", ""))
+        sock, sinks, early = await exchange.hijack(framed=framed)
+        client = Client(
+            sock,
+            stdin=wanted["stdin"],
+            stdout=wanted["stdout"],
+            stderr=wanted["stderr"],
+            framed=framed,
+            sinks=sinks,
+            detach_keys=keys,
+            early=early,
+        )
+        if wanted["logs"]:
+            await self._backlog(container, client)
+        await streams.attach(self._containers, container, client)
+
+    async def _backlog(self, container: Container, client: Client) -> None:
+        """`attach --logs`: what was said so far goes first, on the same connection."""
+        query = LogQuery(client.stdout, client.stderr)
+        reader = open_log(self._containers, container, query)
+        try:
+            for header, piece in (*reader.pieces(), *reader.rest()):
+                data = memoryview(header + (piece if isinstance(piece, bytes) else piece.read()))
+                while data:
+                    try:
+                        data = data[client.connection.send(data) :]
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(client.connection)
+        except BaseException:
+            client.close()
+            raise
+        finally:
+            reader.close()
+
+    async def websocket(self, exchange: Exchange) -> None:
+        raise NotServed("attaching by websocket is not served; use POST /containers/{id}/attach")
+
+    async def wait(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        waiter = register(container, exchange.query.get("condition", ""))
+        await exchange.body()
+        # The client starts the container only after it has seen this head.
+        await exchange.begin()
+        outcome = await exchange.while_connected(waiter.wait)
+        await exchange.write_line({"StatusCode": outcome.exit_code})
+        await exchange.end()
+
+    async def logs(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        query = exchange.query
+        stdout, stderr = q.boolean(query, "stdout"), q.boolean(query, "stderr")
+        if not stdout and not stderr:
+            raise InvalidParameter("Bad parameters: you must choose at least one stream")
+        text = query.get("tail", "all")
+        tail: int | None = int(text) if text.isdigit() and len(text) < 10 else None
+        wanted = LogQuery(
+            stdout=stdout,
+            stderr=stderr,
+            follow=q.boolean(query, "follow"),
+            tail=tail,
+            since=q.timestamp(query.get("since", ""), "since") or 0,
+            timestamps=q.boolean(query, "timestamps"),
+        )
+        until = q.timestamp(query.get("until", ""), "until")
+        if until is not None:
+            wanted = replace(wanted, until=until)
+        await self._send_logs(exchange, container, wanted)
+
+    async def _send_logs(self, exchange: Exchange, container: Container, query: LogQuery) -> None:
+        reader = open_log(self._containers, container, query)
+        framed = not container.record.config.tty
+        try:
+            await exchange.begin(
+                MULTIPLEXED_STREAM if framed and exchange.version >= (1, 42) else RAW_STREAM
+            )
+            await _send_pieces(exchange, reader)
+            if query.follow:
+                await self._follow(exchange, container, reader)
+            await _send_pieces(exchange, reader, last=True)
+            await exchange.end()
+        finally:
+            reader.close()
+
+    async def _follow(self, exchange: Exchange, container: Container, reader: Reader) -> None:
+        async def wait_more() -> bool:
+            return await more(container, reader)
+
+        with trio.move_on_after(reader.seconds_left()):
+            while await exchange.while_connected(wait_more):
+                await _send_pieces(exchange, reader)
+        await _send_pieces(exchange, reader)
+
+    # ------------------------------------------------------------------------ telling
+
+    async def _sizes(self, container: Container) -> tuple[int, int]:
+        def usage() -> tuple[int, int]:
+            snapshots = self._containers.snapshots
+            own = snapshots.usage(container.id).size
+            chain = snapshots.parent_of(container.id)
+            below = 0
+            if chain is not None:
+                try:
+                    below = self._containers.images.resolve(container.record.image_id).size
+                except NotFound:
+                    below = snapshots.chain_usage(chain).size
+            return own, own + below
+
+        return await trio.to_thread.run_sync(usage, limiter=self._containers.disk)
+
+    async def inspect(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        sizes = await self._sizes(container) if q.boolean(exchange.query, "size") else None
+        bundle = self._containers.folders.bundle(container.id)
+        await exchange.reply(200, inspect.inspect(container, bundle, sizes))
+
+    async def list(self, exchange: Exchange) -> None:
+        filters = q.filters(exchange.query, inspect.FILTERS)
+        limit = q.integer(exchange.query, "limit", 0)
+        # Asking for states or for the last n means all of them, as in docker.
+        every = (
+            q.boolean(exchange.query, "all")
+            or limit > 0
+            or bool({"status", "exited", "before", "since"} & set(filters))
+        )
+        sizes = q.boolean(exchange.query, "size")
+        ancestors = self._ancestors(filters.get("ancestor", ()))
+        before = min(
+            (self._created(name) for name in filters.get("before", ())), default=float("inf")
+        )
+        since = max((self._created(name) for name in filters.get("since", ())), default=0.0)
+        result = []
+        for container in sorted(
+            self._containers.all(), key=lambda found: found.record.created, reverse=True
+        ):
+            if not every and not container.state.running:
+                continue
+            if not inspect.matches(container, filters, ancestors, before, since):
+                continue
+            result.append(
+                inspect.summary(container, await self._sizes(container) if sizes else None)
+            )
+            if 0 < limit <= len(result):
+                break
+        await exchange.reply(200, result)
+
+    def _ancestors(self, names: tuple[str, ...]) -> frozenset[str]:
+        found = set()
+        for name in names:
+            try:
+                found.add(str(self._containers.images.resolve(name).id))
+            except (NotFound, InvalidParameter):
+                continue
+        return frozenset(found)
+
+    def _created(self, reference: str) -> float:
+        return inspect.seconds_of(self._containers.get(reference).record.created)
+
+    async def top(self, exchange: Exchange) -> None:
+        container = self._named(exchange)
+        control.running_shim(container)
+        rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+        await exchange.reply(200, {"Titles": titles, "Processes": rows})
+
+
+async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False) -> None:
+    for header, piece in reader.rest() if last else reader.pieces():
+        if isinstance(piece, bytes):
+            await exchange.write(header + piece)
+        else:
+            await exchange.write_file(header, piece.fd, piece.offset, piece.length)
+
+
+def _timeout(exchange: Exchange) -> int | None:
+    return (
+        q.integer(exchange.query, "t", 0, least=-1) if exchange.query.get("t", "") != "" else None
+    )
+
+
+def size(exchange: Exchange) -> tuple[int, int]:
+    values = []
+    for name in ("h", "w"):
+        if exchange.query.get(name, "") == "":
+            raise InvalidParameter(f"invalid resize {name}: it is missing")
+        values.append(q.integer(exchange.query, name, 0, least=0))
+    return min(values[0], 65535), min(values[1], 65535)
+
+
+def check_detach_keys(text: str) -> str:
+    """docker's grammar: letters, or ctrl- with a-z or one of @[\\]^_, separated by commas."""
+    for key in text.split(",") if text else ():
+        if len(key) == 1 and key.isascii() and key.isalpha():
+            continue
+        if key.startswith("ctrl-") and len(key) == 6 and (key[5].islower() or key[5] in "@[\\]^_"):
+            continue
+        raise InvalidParameter(f"Invalid detach keys ({text}) provided")
+    return text
+
+
+def _processes(init: int) -> list[list[str]]:
+    """Every process in the container's pid namespace, as `ps -ef` shows them."""
+    try:
+        namespace = os.readlink(f"/proc/{init}/ns/pid")
+    except OSError:
+        return []
+    ticks = os.sysconf("SC_CLK_TCK")
+    with open("/proc/uptime", encoding="ascii") as file:
+        booted = time.time() - float(file.read().split()[0])
+    rows = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
+                continue
+            with open(f"/proc/{name}/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+            with open(f"/proc/{name}/cmdline", "rb") as cmdline:
+                command = (
+                    cmdline.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+                )
+            uid = str(os.stat(f"/proc/{name}").st_uid)
+        except OSError:
+            continue  # it has ended, or is not ours to look at
+        cpu = (int(fields[11]) + int(fields[12])) // ticks
+        started = time.strftime("%H:%M", time.localtime(booted + int(fields[19]) / ticks))
+        clock = f"{cpu // 3600:02d}:{cpu // 60 % 60:02d}:{cpu % 60:02d}"
+        tty = "?" if fields[4] == b"0" else f"pts/{int(fields[4]) & 0xFF}"
+        rows.append([uid, name, fields[1].decode(), "0", started, tty, clock, command])
+    return sorted(rows, key=lambda row: int(row[1]))

@@ -1,0 +1,276 @@
+"""Images over HTTP. Bulk goes through one worker thread a request (exchange.Threaded)."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Callable
+
+import trio
+
+from dockpy.api import query as q
+from dockpy.api.fields import parse_object, parse_texts
+from dockpy.daemon.exchange import Exchange, Threaded
+from dockpy.daemon.router import Handler
+from dockpy.errors import DockpyError, InvalidParameter, NotServed
+from dockpy.images.image import Image
+from dockpy.supervisor.containers import Containers
+
+FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))
+
+
+class ImageHandlers:
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+        self._images = containers.images
+        # Transfers wait for their clients, so they must not share the few threads that unpack.
+        self._transfers = trio.CapacityLimiter(32)
+
+    def table(self) -> dict[str, Handler]:
+        return {
+            "image_list": self.list,
+            "image_inspect": self.inspect,
+            "image_history": self.history,
+            "image_tag": self.tag,
+            "image_remove": self.remove,
+            "image_load": self.load,
+            "image_save": self.save,
+            "image_create": self.create,
+            "image_push": self.push,
+            "image_search": self.search,
+            "image_prune": self.prune,
+            "distribution": self.distribution,
+            "dockpy_image_from_host": self.from_host,
+        }
+
+    async def _call(self, function: Callable[..., object], *args: object) -> object:
+        return await trio.to_thread.run_sync(function, *args, limiter=self._containers.disk)
+
+    def _publish(self, action: str, image_id: str, name: str = "") -> None:
+        self._containers.events.publish("image", action, image_id, {"name": name} if name else {})
+
+    async def list(self, exchange: Exchange) -> None:
+        filters = q.filters(exchange.query, FILTERS)
+        images = await trio.to_thread.run_sync(self._images.list, limiter=self._containers.disk)
+        result = []
+        for image in images:
+            summary = self._images.summary(image)
+            if not _matches(summary, filters):
+                continue
+            if exchange.version < (1, 44):
+                summary["VirtualSize"] = summary.get("Size", 0)
+            summary["Containers"] = len(self._containers.using(str(image.id)))
+            result.append(summary)
+        await exchange.reply(200, result)
+
+    async def _resolve(self, exchange: Exchange) -> Image:
+        return await self._containers.resolve_image(exchange.names["name"])
+
+    async def inspect(self, exchange: Exchange) -> None:
+        await exchange.reply(
+            200, await self._call(self._images.inspect, await self._resolve(exchange))
+        )
+
+    async def history(self, exchange: Exchange) -> None:
+        await exchange.reply(
+            200, await self._call(self._images.history, await self._resolve(exchange))
+        )
+
+    async def tag(self, exchange: Exchange) -> None:
+        repo, tag = exchange.query.get("repo", ""), exchange.query.get("tag", "")
+        if not repo:
+            raise InvalidParameter("repository name must have at least one component")
+        target = f"{repo}:{tag}" if tag else repo
+        image = await self._resolve(exchange)
+        await self._call(self._images.tag, exchange.names["name"], target)
+        self._publish("tag", str(image.id), target)
+        await exchange.reply(201)
+
+    async def remove(self, exchange: Exchange) -> None:
+        name, force = exchange.names["name"], q.boolean(exchange.query, "force")
+        users = {container.record.image_id: self._containers.using(container.record.image_id)
+                 for container in self._containers.all()}  # fmt: skip
+        running = {container.id for container in self._containers.all() if container.state.running}
+
+        def work() -> list[dict[str, str]]:
+            return self._images.remove(
+                name, force, lambda image_id: users.get(image_id, []), running=running.__contains__
+            )
+
+        records = await trio.to_thread.run_sync(work, limiter=self._containers.disk)
+        for record in records:
+            for word, value in record.items():
+                self._publish("untag" if word == "Untagged" else "delete", value)
+        await exchange.reply(200, records)
+
+    # -------------------------------------------------------------------------------- bulk
+
+    async def _transfer(self, work: Callable[[], None]) -> None:
+        await trio.to_thread.run_sync(work, limiter=self._transfers)
+
+    async def load(self, exchange: Exchange) -> None:
+        quiet = q.boolean(exchange.query, "quiet")
+        wire = exchange.threaded()
+
+        def work() -> None:
+            from dockpy.images import archive
+
+            def load() -> None:
+                def progress(line: Mapping[str, object]) -> None:
+                    if not quiet or "stream" in line:
+                        wire.write_line(line)
+
+                archive.load(self._images, wire.read, progress)
+
+            wire.begin()
+            _lines(wire, load)
+
+        await self._transfer(work)
+
+    async def save(self, exchange: Exchange) -> None:
+        names = [exchange.names["name"]] if "name" in exchange.names else _names(exchange)
+        if not names:
+            raise InvalidParameter("no image was named: names= must not be empty")
+        for name in names:
+            await self._containers.resolve_image(name)
+        await exchange.body()
+        wire = exchange.threaded()
+
+        def work() -> None:
+            from dockpy.images import archive
+
+            wire.begin("application/x-tar")
+            archive.save(self._images, names, wire.write)
+            wire.end()
+
+        try:
+            await self._transfer(work)
+        except DockpyError:
+            exchange.broken = True
+            raise
+
+    async def create(self, exchange: Exchange) -> None:
+        query = exchange.query
+        if query.get("fromImage"):
+            raise NotServed(
+                f"pulling {query['fromImage']} is not served yet: there is no registry client in this build; "
+                "use `dockpy load`, `dockpy import`, or dockpy.builtin/host"
+            )
+        source = query.get("fromSrc", "")
+        if source != "-":
+            raise NotServed(
+                "importing from a URL is not served; send the archive itself (fromSrc=-)"
+            )
+        changes = exchange.request.query_lists.get("changes", ())
+        repo, tag, message = query.get("repo", ""), query.get("tag", ""), query.get("message", "")
+        wire = exchange.threaded()
+
+        def work() -> None:
+            from dockpy.images import importer
+
+            def load() -> None:
+                image = importer.import_rootfs(self._images, wire.read, repo, tag, changes, message)
+                wire.write_line({"status": str(image.id)})
+
+            wire.begin()
+            _lines(wire, load)
+
+        await self._transfer(work)
+
+    async def from_host(self, exchange: Exchange) -> None:
+        raw = parse_object(await exchange.json(), "the body")
+        paths = parse_texts(raw.get("paths"), "paths")
+        name = exchange.query.get("name", "")
+        if not name or not paths:
+            raise InvalidParameter("image-from-host needs name= and at least one path")
+        wire = exchange.threaded()
+
+        def work() -> None:
+            from dockpy.images.from_host import from_host  # pyelftools: 40 ms
+
+            def make() -> None:
+                image = from_host(
+                    self._images, name, paths, lambda text: wire.write_line({"status": text})
+                )
+                wire.write_line({"aux": {"ID": str(image.id)}})
+
+            wire.begin()
+            _lines(wire, make)
+
+        await self._transfer(work)
+
+    # ------------------------------------------------------------------------------ refused
+
+    async def push(self, exchange: Exchange) -> None:
+        raise NotServed(
+            "pushing is not served yet: there is no registry client in this build; use `dockpy save`"
+        )
+
+    async def search(self, exchange: Exchange) -> None:
+        raise NotServed("searching a registry is not served")
+
+    async def distribution(self, exchange: Exchange) -> None:
+        raise NotServed("asking a registry for an image is not served yet")
+
+    async def prune(self, exchange: Exchange) -> None:
+        filters = q.filters(exchange.query, ("dangling", "until", "label", "label!"))
+        every = filters.get("dangling", ("true",))[0] in ("0", "false")
+        deleted: list[dict[str, str]] = []
+        for image in await trio.to_thread.run_sync(
+            self._images.list, limiter=self._containers.disk
+        ):
+            if self._containers.using(str(image.id)) or (image.repo_tags and not every):
+                continue
+            labels = image.config.config.labels
+            if not q.matches_labels(filters.get("label", ()), labels):
+                continue
+            for name in (*image.repo_tags, *image.repo_digests) or (str(image.id),):
+                removed = await self._call(self._images.remove, name, True, lambda _: ())
+                deleted += removed if isinstance(removed, list) else []
+        await exchange.reply(200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": 0})
+
+
+def _lines(wire: Threaded, work: Callable[[], None]) -> None:
+    """A progress stream: the status is 200 already, so a failure is one more line."""
+    try:
+        work()
+    except DockpyError as error:
+        text = str(error)
+        wire.write_line({"errorDetail": {"message": text}, "error": text})
+    # The client may still be sending: it would see a reset before it has read the line.
+    while wire.read(1 << 20):
+        pass
+    wire.end()
+
+
+def _names(exchange: Exchange) -> list[str]:
+    return [
+        name
+        for value in exchange.request.query_lists.get("names", ())
+        for name in value.split(",")
+        if name
+    ]
+
+
+def _matches(summary: dict[str, object], filters: q.Filters) -> bool:
+    tags = list(_texts(summary.get("RepoTags")))
+    labels = summary.get("Labels")
+    if "dangling" in filters and (not tags) != (filters["dangling"][0].lower() in ("1", "true")):
+        return False
+    if "label" in filters and not q.matches_labels(
+        filters["label"], labels if isinstance(labels, dict) else {}
+    ):
+        return False
+    if "reference" in filters:
+        patterns = filters["reference"]
+        return any(
+            fnmatch.fnmatchcase(tag, pattern)
+            or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
+            for tag in tags
+            for pattern in patterns
+        )
+    return True
+
+
+def _texts(raw: object | None) -> list[str]:
+    return [str(item) for item in raw] if isinstance(raw, (list, tuple)) else []

@@ -1,0 +1,377 @@
+"""What the daemon tells about itself, events, and dockpy's own endpoints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+import trio
+
+import dockpy
+from dockpy.api import query as q
+from dockpy.api.times import now
+from dockpy.daemon.exchange import Exchange
+from dockpy.daemon.router import Handler
+from dockpy.errors import InvalidParameter
+from dockpy.oci.platform import host_platform
+from dockpy.paths import Paths
+from dockpy.supervisor import inspect
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.events import Event
+
+LOG_TAIL = 1 << 20
+
+EVENT_FILTERS = frozenset(
+    [
+        "config",
+        "container",
+        "daemon",
+        "event",
+        "image",
+        "label",
+        "network",
+        "node",
+        "plugin",
+        "scope",
+        "secret",
+        "service",
+        "type",
+        "volume",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What does not change while the daemon lives."""
+
+    paths: Paths
+    tier: str
+    build: str
+    run: str
+
+
+class SystemHandlers:
+    def __init__(
+        self,
+        containers: Containers,
+        about: About,
+        connections: Callable[[], int],
+        keeper_pid: Callable[[], int],
+        stop: Callable[[], None],
+    ) -> None:
+        self._containers = containers
+        self._about = about
+        self._connections = connections
+        self._keeper_pid = keeper_pid
+        self._stop = stop
+
+    def table(self) -> dict[str, Handler]:
+        return {
+            "ping": self.ping,
+            "version": self.version,
+            "info": self.info,
+            "events": self.events,
+            "disk_usage": self.disk_usage,
+            "dockpy_status": self.status,
+            "dockpy_stop": self.stop,
+            "dockpy_logs": self.logs,
+        }
+
+    async def ping(self, exchange: Exchange) -> None:
+        headers = [
+            ("Builder-Version", "1"),
+            ("Swarm", "inactive"),
+            ("Cache-Control", "no-cache, no-store, must-revalidate"),
+            ("Pragma", "no-cache"),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ]
+        await exchange.reply(
+            200, b"" if exchange.request.method == "HEAD" else b"OK", headers=headers
+        )
+
+    async def version(self, exchange: Exchange) -> None:
+        host = host_platform()
+        kernel = os.uname().release
+        details = {
+            "ApiVersion": dockpy.API_VERSION,
+            "Arch": host.architecture,
+            "BuildTime": "",
+            "Experimental": "false",
+            "GitCommit": self._about.build,
+            "GoVersion": f"python{platform.python_version()}",
+            "KernelVersion": kernel,
+            "MinAPIVersion": dockpy.MIN_API_VERSION,
+            "Os": "linux",
+        }
+        await exchange.reply(
+            200,
+            {
+                "Platform": {"Name": f"dockpy {dockpy.__version__}"},
+                "Components": [
+                    {"Name": "Engine", "Version": dockpy.__version__, "Details": details}
+                ],
+                "Version": dockpy.__version__,
+                "ApiVersion": dockpy.API_VERSION,
+                "MinAPIVersion": dockpy.MIN_API_VERSION,
+                "GitCommit": self._about.build,
+                "GoVersion": details["GoVersion"],
+                "Os": "linux",
+                "Arch": host.architecture,
+                "KernelVersion": kernel,
+                "BuildTime": "",
+            },
+        )
+
+    async def info(self, exchange: Exchange) -> None:
+        containers = self._containers
+        everyone = containers.all()
+        running = containers.running()
+        images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
+        uname = os.uname()
+        warnings = [
+            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced"
+        ]
+        security = ["name=seccomp,profile=builtin", "name=cgroupns"]
+        if self._about.tier != "root":
+            security.append("name=rootless")
+        await exchange.reply(
+            200,
+            {
+                "ID": containers.host.boot,
+                "Containers": len(everyone),
+                "ContainersRunning": running,
+                "ContainersPaused": 0,
+                "ContainersStopped": len(everyone) - running,
+                "Images": len(images),
+                "Driver": containers.snapshots.name,
+                "DriverStatus": [["Tier", self._about.tier]],
+                "DockerRootDir": self._about.paths.store,
+                "SystemStatus": None,
+                "Plugins": {
+                    "Volume": ["local"],
+                    "Network": ["bridge", "host", "none"],
+                    "Authorization": None,
+                    "Log": ["json-file", "local", "none"],
+                },
+                "MemoryLimit": False,
+                "SwapLimit": False,
+                "CpuCfsPeriod": False,
+                "CpuCfsQuota": False,
+                "CPUShares": False,
+                "CPUSet": False,
+                "PidsLimit": False,
+                "OomKillDisable": False,
+                "IPv4Forwarding": True,
+                "Debug": False,
+                "NFd": _descriptors(),
+                "NGoroutines": 1,
+                "SystemTime": now(),
+                "LoggingDriver": "local",
+                "CgroupDriver": "none",
+                "CgroupVersion": "2"
+                if os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+                else "1",
+                "NEventsListener": containers.events.listeners,
+                "KernelVersion": uname.release,
+                "OperatingSystem": _distribution(),
+                "OSVersion": "",
+                "OSType": "linux",
+                "Architecture": uname.machine,
+                "IndexServerAddress": "https://index.docker.io/v1/",
+                "RegistryConfig": {
+                    "InsecureRegistryCIDRs": [],
+                    "IndexConfigs": {},
+                    "Mirrors": [],
+                },
+                "NCPU": len(os.sched_getaffinity(0)),
+                "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+                "GenericResources": None,
+                "HttpProxy": "",
+                "HttpsProxy": "",
+                "NoProxy": "",
+                "Name": uname.nodename,
+                "Labels": [],
+                "ExperimentalBuild": False,
+                "ServerVersion": dockpy.__version__,
+                "Runtimes": {"dockpy": {"path": "dockpy"}, "runc": {"path": "dockpy"}},
+                "DefaultRuntime": "dockpy",
+                "Swarm": {
+                    "NodeID": "",
+                    "NodeAddr": "",
+                    "LocalNodeState": "inactive",
+                    "ControlAvailable": False,
+                    "Error": "",
+                    "RemoteManagers": None,
+                },
+                "LiveRestoreEnabled": True,
+                "Isolation": "",
+                "InitBinary": "dockpy-init",
+                "ContainerdCommit": {"ID": ""},
+                "RuncCommit": {"ID": self._about.build},
+                "InitCommit": {"ID": self._about.build},
+                "SecurityOptions": security,
+                "CDISpecDirs": [],
+                "Warnings": warnings,
+            },
+        )
+
+    async def disk_usage(self, exchange: Exchange) -> None:
+        containers = self._containers
+
+        def usage() -> dict[str, object]:
+            images = containers.images.list()
+            summaries = []
+            for image in images:
+                summary = containers.images.summary(image)
+                summary["Containers"] = len(containers.using(str(image.id)))
+                summary["SharedSize"] = 0
+                summaries.append(summary)
+            snapshots = containers.snapshots
+            return {
+                "LayersSize": sum(
+                    snapshots.chain_usage(chain).size for chain in snapshots.chains()
+                ),
+                "Images": summaries,
+                "Containers": [],
+                "Volumes": [],
+                "BuildCache": [],
+            }
+
+        result = await trio.to_thread.run_sync(usage, limiter=containers.disk)
+        rows = []
+        for container in containers.all():
+            size = await trio.to_thread.run_sync(
+                containers.snapshots.usage, container.id, limiter=containers.disk
+            )
+            rows.append(inspect.summary(container, (size.size, size.size)))
+        await exchange.reply(200, {**result, "Containers": rows, "BuilderSize": 0})
+
+    # ------------------------------------------------------------------------------ events
+
+    async def events(self, exchange: Exchange) -> None:
+        filters = q.filters(exchange.query, EVENT_FILTERS)
+        since = q.timestamp(exchange.query.get("since", ""), "since")
+        until = q.timestamp(exchange.query.get("until", ""), "until")
+        events = self._containers.events
+        receive = events.listen()
+        try:
+            await exchange.begin()
+            if since is not None:
+                for event in events.since(since):
+                    if (until is None or event.time <= until) and self._wanted(event, filters):
+                        await exchange.write_line(event.to_json(exchange.version))
+            seconds = float("inf") if until is None else (until - time.time_ns()) / 1e9
+            with trio.move_on_after(max(seconds, 0)):
+                while True:
+                    event = await exchange.while_connected(receive.receive)
+                    if self._wanted(event, filters):
+                        await exchange.write_line(event.to_json(exchange.version))
+        except trio.EndOfChannel:
+            pass  # it did not read
+        finally:
+            receive.close()
+        await exchange.end()
+
+    def _wanted(self, event: Event, filters: q.Filters) -> bool:
+        attributes = event.attributes
+        checks: Mapping[str, Callable[[str], bool]] = {
+            "type": lambda value: event.type == value,
+            "event": lambda value: event.action == value or event.action.partition(":")[0] == value,
+            "container": lambda value: (
+                event.type == "container"
+                and (event.id.startswith(value) or attributes.get("name") == value.lstrip("/"))
+            ),
+            "image": lambda value: (
+                value in (attributes.get("image"), event.id, attributes.get("name"))
+            ),
+            "scope": lambda value: value == "local",
+        }
+        for key, values in filters.items():
+            if key == "label":
+                if not q.matches_labels(values, attributes):
+                    return False
+            elif key not in checks or not any(checks[key](value) for value in values):
+                return False
+        return True
+
+    # -------------------------------------------------------------------------------- ours
+
+    async def status(self, exchange: Exchange) -> None:
+        processes: list[dict[str, object]] = [
+            {"role": "keeper", "pid": self._keeper_pid()},
+            {"role": "daemon", "pid": os.getpid()},
+        ]
+        for container in self._containers.all():
+            shim = self._containers.shim_pid(container)
+            if shim:
+                processes.append({"role": "shim", "pid": shim, "container": container.id})
+        await exchange.reply(
+            200,
+            {
+                "version": dockpy.__version__,
+                "build": self._about.build,
+                "tier": self._about.tier,
+                "store": self._about.paths.store,
+                "run": self._about.run,
+                "snapshotter": self._containers.snapshots.name,
+                "containers": {
+                    "all": len(self._containers.all()),
+                    "running": self._containers.running(),
+                },
+                "connections": self._connections(),
+                "processes": processes,
+            },
+        )
+
+    async def stop(self, exchange: Exchange) -> None:
+        await exchange.reply(204)
+        self._stop()
+
+    async def logs(self, exchange: Exchange) -> None:
+        try:
+            fd = os.open(self._about.paths.daemon_log, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            await exchange.reply(200, b"", headers=[("Content-Type", "text/plain; charset=utf-8")])
+            return
+        try:
+            length = os.fstat(fd).st_size
+            data = os.pread(fd, LOG_TAIL, max(length - LOG_TAIL, 0))
+        finally:
+            os.close(fd)
+        tail = (
+            q.integer(exchange.query, "tail", 0)
+            if exchange.query.get("tail", "all") != "all"
+            else 0
+        )
+        if tail < 0:
+            raise InvalidParameter("tail must not be negative")
+        if tail:
+            data = b"".join(data.splitlines(keepends=True)[-tail:])
+        await exchange.reply(200, data, headers=[("Content-Type", "text/plain; charset=utf-8")])
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _distribution() -> str:
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if line.startswith("PRETTY_NAME="):
+                        return line.partition("=")[2].strip().strip('"')
+        except OSError:
+            continue
+    return "Linux"
+
+
+def keeper_pid_of(raw: Mapping[str, object] | None) -> int:
+    keeper = (raw or {}).get("keeper")
+    pid = keeper.get("pid") if isinstance(keeper, dict) else 0
+    return pid if isinstance(pid, int) else 0

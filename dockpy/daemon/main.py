@@ -1,0 +1,191 @@
+"""The composition root: everything is built once, here, and passed in.
+
+`serve_inherited` is what the keeper calls in its child. The end: SIGTERM, `POST /dockpy/stop`, or ten
+idle minutes; containers go on in any case, and whoever comes next adopts them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+import trio
+
+from dockpy import config as settings
+from dockpy import files, ids
+from dockpy.config import Config
+from dockpy.daemon.handlers.absent import AbsentHandlers
+from dockpy.daemon.handlers.containers import ContainerHandlers
+from dockpy.daemon.handlers.execs import ExecHandlers
+from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
+from dockpy.daemon.router import Router
+from dockpy.daemon.server import Server
+from dockpy.errors import DockpyError
+from dockpy.images.store import ImageStore
+from dockpy.keeper import takeover
+from dockpy.keeper.protocol import KeeperLink
+from dockpy.paths import Paths
+from dockpy.storage.choose import choose
+from dockpy.storage.content import ContentStore
+from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor.adopt import adopt
+from dockpy.supervisor.containers import Containers, Host
+from dockpy.supervisor.events import Events
+from dockpy.supervisor.records import Folders
+from dockpy.supervisor.remove import take_away
+from dockpy.supervisor.shims import Keeper
+from dockpy.transport.unix import serve
+
+log = logging.getLogger("dockpy.daemon")
+
+# A worker thread that computes (decompression, digests) must not keep trio's thread waiting for long:
+# the interpreter's default of 5 ms would be paid at every wake-up.
+SWITCH_INTERVAL = 0.0005
+
+
+def serve_inherited(
+    paths: Paths, listen_fd: int, keeper_fd: int, lock_fd: int, info: Mapping[str, str]
+) -> int:
+    """Runs the daemon to its end; 0 when that was meant."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        config = settings.load(f"{paths.store}/config.toml")
+    except DockpyError as error:
+        log.error("%s; the defaults hold", error)
+        config = Config()
+    daemon = Daemon(paths, config, listen_fd, lock_fd, info)
+    trio.run(daemon.run, keeper_fd)
+    return 0
+
+
+class Daemon:
+    def __init__(
+        self, paths: Paths, config: Config, listen_fd: int, lock_fd: int, info: Mapping[str, str]
+    ) -> None:
+        self._paths = paths
+        self._config = config
+        self._info = info
+        self._lock_fd = lock_fd
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)
+
+    async def run(self, keeper_fd: int) -> None:
+        paths = self._paths
+        self._over = trio.Event()
+        self._stop_keeper = False
+        content = ContentStore(paths.images)
+        snapshots = choose(paths, self._info["tier"])
+        images = ImageStore(
+            content, snapshots, f"{paths.images}/index.json", f"{paths.images}.lock"
+        )
+        await trio.to_thread.run_sync(_recover, snapshots, images)
+        keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            containers = Containers(
+                nursery=nursery,
+                host=Host(self._info["run"], self._info["tier"], ids.boot_id()),
+                folders=Folders(paths.containers, paths.tmp),
+                images=images,
+                image_index=f"{paths.images}/index.json",
+                snapshots=snapshots,
+                keeper=keeper,
+                events=Events(),
+                auto_remove=take_away,
+            )
+            nursery.start_soon(keeper.read)
+            await adopt(containers)
+            self._server = Server(self._router(containers))
+            self._listen(self._listener)
+            nursery.start_soon(self._signals)
+            nursery.start_soon(self._idle, containers)
+            gc.collect()
+            gc.freeze()
+            log.info("serving %s (%s, %s)", self._info["run"], self._info["tier"], snapshots.name)
+            await self._over.wait()
+            if self._stop_keeper:
+                keeper.stop()
+            self._server.hang_up()
+            nursery.cancel_scope.cancel()
+        log.info("ended; containers go on")
+
+    def _router(self, containers: Containers) -> Router:
+        about = About(self._paths, self._info["tier"], self._info["build"], self._info["run"])
+        system = SystemHandlers(
+            containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
+        )
+        nouns = (
+            system,
+            ContainerHandlers(containers),
+            ExecHandlers(containers),
+            ImageHandlers(containers),
+            AbsentHandlers(containers),
+        )
+        return Router({name: handler for noun in nouns for name, handler in noun.table().items()})
+
+    # ---------------------------------------------------------------------------- listening
+
+    def _listen(self, listener: socket.socket) -> None:
+        self._nursery.start_soon(serve, listener, self._server.handle)
+
+    def _new_listener(self, fd: int) -> None:
+        """The socket's file had vanished, and the keeper made another."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+        self._listen(self._listener)
+
+    def _revive(self) -> KeeperLink:
+        return KeeperLink(
+            takeover.spawn(self._paths, self._listener.fileno(), self._lock_fd, self._info)
+        )
+
+    def _keeper_pid(self) -> int:
+        try:
+            raw = json.loads(files.read_bytes(self._paths.daemon_json))
+        except (OSError, ValueError):
+            return 0
+        return keeper_pid_of(raw if isinstance(raw, dict) else None)
+
+    # ------------------------------------------------------------------------------ the end
+
+    def _stop(self) -> None:
+        self._stop_keeper = True
+        self._over.set()
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number == signal.SIGTERM:
+                    self._stop()
+                    return
+
+    async def _idle(self, containers: Containers) -> None:
+        """Ends the daemon when for so long nothing has run and nobody was connected."""
+        limit = self._config.idle_exit
+        if limit <= 0:
+            return
+        quiet_since = trio.current_time()
+        while True:
+            await trio.sleep(max(min(limit / 10, 5), 0.05))
+            if containers.busy() or self._server.connections:
+                quiet_since = trio.current_time()
+            quiet = trio.current_time() - max(quiet_since, self._server.quiet_since)
+            if quiet >= limit:
+                log.info("idle for %.0f s", quiet)
+                self._over.set()
+                return
+
+
+def _recover(snapshots: Snapshotter, images: ImageStore) -> None:
+    """What an interrupted daemon left half done, before anybody asks."""
+    snapshots.recover()
+    images.recover()

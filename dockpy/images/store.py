@@ -1,0 +1,559 @@
+"""Names and ids of images, over the image layout's index.json; tagging, removal, collection of
+garbage.
+
+One entry of the index for each name, annotated as skopeo (`org.opencontainers.image.ref.name`)
+and containerd (`io.containerd.image.name`) read it; one without a name for a dangling image. An
+image's id is its config's digest. The daemon is the only writer; threads of it meet at `_mutex`,
+other processes at the lock file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from dockpy import files
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
+from dockpy.images import history, inspect
+from dockpy.images.image import Image, timestamp
+from dockpy.oci.descriptor import (
+    ANNOTATION_IMAGE_NAME,
+    ANNOTATION_REF_NAME,
+    OCI_CONFIG,
+    Descriptor,
+)
+from dockpy.oci.digest import ChainID, Digest
+from dockpy.oci.fields import parse
+from dockpy.oci.image import ImageConfig, image_config
+from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
+from dockpy.oci.reference import Reference, parse_reference
+from dockpy.storage.content import ContentStore
+from dockpy.storage.snapshot import LayerSource, Read, Snapshotter
+
+ANNOTATION_TAGGED = "io.dockpy.tagged"
+"""When the name was given (RFC 3339): docker's Metadata.LastTagTime."""
+
+InUse = Callable[[str], Sequence[str]]
+"""The ids of the containers made from an image id."""
+
+# Named here, since within ImageStore `list` is the method.
+Records = list[dict[str, str]]
+Names = list[Reference]
+Chains = list[ChainID]
+
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class _State:
+    """One reading of the index."""
+
+    entries: tuple[Descriptor, ...] = ()
+    images: Mapping[Digest, Image] = field(default_factory=dict)
+    names: Mapping[str, Digest] = field(default_factory=dict)
+    damaged: bool = False
+    """An entry's manifest or config cannot be read: nothing is collected, since nobody knows what
+    it held.
+    """
+
+
+class ImageStore:
+    def __init__(
+        self, content: ContentStore, snapshots: Snapshotter, index: str, lock: str
+    ) -> None:
+        self.content = content
+        self.snapshots = snapshots
+        self._index = index
+        self._lock = lock
+        self._mutex = threading.RLock()
+        self._read: tuple[object, _State] = (None, _State())
+        self._manifests: dict[Digest, Image] = {}  # by manifest digest, without names: immutable
+        self.making = (
+            threading.Lock()
+        )  # held by whoever makes a builtin image: twenty first runs make one
+        self._writers = 0
+
+    # Reading
+
+    def resolve(self, text: str) -> Image:
+        """The image that `text` means: a name, name:tag, name@digest, an id or the beginning of
+        one.
+        """
+        state = self._state()
+        if text.startswith("sha256:") and len(text) == 71:
+            if text in state.images:
+                return state.images[Digest(text)]
+            raise NotFound(f"No such image: {text}")
+        if len(text) == 64 and _HEX.issuperset(text):
+            if (found := state.images.get(Digest("sha256:" + text))) is not None:
+                return found
+            raise NotFound(f"No such image: sha256:{text}")
+        reference = parse_reference(text).tagged()
+        identifier = _by_name(state, reference)
+        if identifier is None:
+            identifier = _by_prefix(state, text)
+        if identifier is None:
+            raise NotFound(f"No such image: {reference.familiar()}")
+        return state.images[identifier]
+
+    def list(self) -> tuple[Image, ...]:
+        """All images, the newest first."""
+        return tuple(
+            sorted(
+                self._state().images.values(),
+                key=lambda image: (image.created, image.id),
+                reverse=True,
+            )
+        )
+
+    def annotation(self, name: str, key: str) -> str:
+        """What the entry of a full name is annotated with; "" without."""
+        for entry in self._state().entries:
+            if entry.annotations.get(ANNOTATION_IMAGE_NAME) == name:
+                return entry.annotations.get(key, "")
+        return ""
+
+    def inspect(self, image: Image) -> dict[str, object]:
+        return inspect.inspect(image, self.snapshots)
+
+    def summary(self, image: Image) -> dict[str, object]:
+        return inspect.summary(image)
+
+    def history(self, image: Image) -> Sequence[dict[str, object]]:
+        return history.history(image, self.snapshots)
+
+    def layer_source(self, layer: Descriptor, config: ImageConfig, position: int) -> LayerSource:
+        def opened() -> Read:
+            fd = self.content.open(layer.digest)
+            return _reading(fd)
+
+        diff_id = config.diff_ids[position]
+        # A plain tar's diff id is its digest, which was checked when the blob came in: not hashed
+        # twice.
+        return LayerSource(opened, None if str(diff_id) == str(layer.digest) else diff_id)
+
+    def unpack(self, image: Image) -> ChainID | None:
+        """Makes the snapshots of all layers that are not there yet; answers the topmost, None for
+        no layers.
+        """
+        parent: ChainID | None = None
+        if image.chain_ids and self.snapshots.has(image.chain_ids[-1]):
+            return image.chain_ids[-1]
+        for position, (layer, chain) in enumerate(zip(image.manifest.layers, image.chain_ids)):
+            self.snapshots.unpack(chain, parent, self.layer_source(layer, image.config, position))
+            parent = chain
+        return parent
+
+    # Changing
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While it lasts nothing is collected: blobs and chains may be put that no entry leads to
+        yet.
+
+        What none leads to at its end is collected, also after an error.
+        """
+        with self._mutex:
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._writers -= 1
+                self.collect()
+
+    def add(
+        self, manifest: Descriptor, names: Sequence[Reference], extra: Mapping[str, str] = {}
+    ) -> Image:
+        """Unpacks the image of a manifest in the content store, then gives it `names` (taken from
+        whoever has them).
+
+        To be called within `writing()`. With no names the image is dangling. `extra` annotates
+        its entries.
+        """
+        image = self._load(manifest)
+        if len(image.manifest.layers) != len(image.chain_ids):
+            raise InvalidParameter(
+                f"invalid image: {len(image.manifest.layers)} layers,"
+                f" but {len(image.chain_ids)} diff ids"
+            )
+        for layer in image.manifest.layers:
+            if self.content.size(layer.digest) != layer.size:
+                raise InvalidParameter(
+                    f"layer {layer.digest} does not have the {layer.size} bytes it should"
+                )
+        self.unpack(image)
+        with self._mutex, files.locked(self._lock):
+            self._manifests.pop(manifest.digest, None)  # its size is known better now
+            entries: Sequence[Descriptor] = self._state().entries
+            for name in names:
+                entries = _renamed(entries, name, _entry(manifest, name, extra))
+            if not any(entry.digest == manifest.digest for entry in entries):
+                entries = [*entries, _entry(manifest, None, extra)]
+            self._write(entries)
+            return self._state().images[image.id]
+
+    def tag(self, text: str, target: str) -> Image:
+        reference = parse_reference(target)
+        if reference.digest:
+            raise InvalidParameter("refusing to create a tag with a digest reference")
+        with self._mutex, files.locked(self._lock):
+            image = self.resolve(text)
+            name = reference.tagged()
+            entries = self._state().entries
+            self._write(_renamed(entries, name, _entry(image.descriptor, name, {})))
+            return self._state().images[image.id]
+
+    def remove(
+        self,
+        text: str,
+        force: bool,
+        in_use: InUse,
+        *,
+        running: Callable[[str], bool] = lambda _: False,
+    ) -> Records:
+        """Docker's removal: a name first, the image with its last name; what is untagged and
+        deleted, in order.
+
+        `running` tells whether a container that `in_use` answered is running; those hold the
+        image even by force.
+        """
+        with self._mutex, files.locked(self._lock):
+            return _Removal(self, self.resolve(text), text, force, in_use, running).run()
+
+    def names_of(self, identifier: Digest) -> Names:
+        """Tags first, then digests, each group sorted."""
+        named = [
+            parse_reference(name)
+            for name, found in self._state().names.items()
+            if found == identifier
+        ]
+        return sorted(named, key=lambda name: (name.digest is not None, str(name)))
+
+    def unname(self, name: Reference) -> None:
+        """Takes one name away; the image stays, dangling after its last."""
+        with self._mutex:
+            self._write(_renamed(self._state().entries, name, None))
+
+    def delete(self, image: Image) -> Chains:
+        """Forgets the image under all its names, then collects; the chains of its layers that are
+        gone.
+        """
+        with self._mutex:
+            kept = [
+                entry for entry in self._state().entries if self._load(entry).id != image.id
+            ]  # readable: a damaged entry would not have made an image
+            self._write(kept)
+            gone = set(self.collect())
+            return [chain for chain in reversed(image.chain_ids) if chain in gone]
+
+    def collect(self) -> Chains:
+        """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
+        removed.
+        """
+        with self._mutex:
+            state = self._state()
+            if self._writers or state.damaged:
+                return []
+            blobs: set[Digest] = set()
+            for entry in state.entries:
+                manifest = self._load(entry).manifest
+                blobs.add(entry.digest)
+                blobs.add(manifest.config.digest)
+                blobs.update(layer.digest for layer in manifest.layers)
+            chains = {chain for image in state.images.values() for chain in image.chain_ids}
+            for blob in tuple(self.content.digests()):
+                if blob not in blobs:
+                    self.content.remove(blob)
+            self._manifests = {k: v for k, v in self._manifests.items() if k in blobs}
+            return self._drop([chain for chain in self.snapshots.chains() if chain not in chains])
+
+    def recover(self) -> None:
+        """To be called once before anything else: removes what an interrupted change has left."""
+        for path in list(files.partial_files(os.path.dirname(self._index))):
+            files.unlink_if_exists(path)
+        if not os.path.exists(self._index):
+            # The index comes before the first blob: without it, blobs are left-overs.
+            files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
+        self.content.recover()
+        self.collect()
+
+    def _drop(self, unwanted: Chains) -> Chains:
+        gone: Chains = []
+        while unwanted:
+            held: Chains = []
+            for chain in unwanted:
+                try:
+                    self.snapshots.drop(chain)
+                except Conflict:
+                    held.append(
+                        chain
+                    )  # by a child that comes later in this list, or by a container
+                else:
+                    gone.append(chain)
+            if len(held) == len(unwanted):
+                break
+            unwanted = held
+        return gone
+
+    # The index
+
+    def _state(self) -> _State:
+        with self._mutex:
+            try:
+                status = os.stat(self._index)
+            except FileNotFoundError:
+                return _State()
+            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._read[0] != signature:
+                self._read = (signature, self._parse(files.read_bytes(self._index)))
+            return self._read[1]
+
+    def _parse(self, data: bytes) -> _State:
+        try:
+            entries = index_from_json(parse(data, "index.json")).manifests
+        except InvalidParameter as error:
+            raise Unavailable(f"the image index {self._index} is damaged: {error}") from None
+        images: dict[Digest, Image] = {}
+        names: dict[str, Digest] = {}
+        damaged = False
+        for entry in entries:
+            try:
+                image = self._load(entry)
+                name = entry.annotations.get(ANNOTATION_IMAGE_NAME)
+                reference = parse_reference(name) if name else None
+            except DockpyError:
+                damaged = True
+                continue
+            images[image.id] = _with_name(images.get(image.id, image), reference, entry)
+            if reference:
+                names[str(reference)] = image.id
+        return _State(entries, images, names, damaged)
+
+    def _load(self, entry: Descriptor) -> Image:
+        """The image of a manifest, nameless."""
+        known = self._manifests.get(entry.digest)
+        if known is not None:
+            return known
+        manifest = manifest_or_index(self.content.read(entry.digest), entry.media_type)
+        if not isinstance(manifest, Manifest):
+            raise InvalidParameter(f"{entry.digest} is an index, not an image")
+        config = image_config(self.content.read(manifest.config.digest))
+        bare = Descriptor(entry.media_type, entry.digest, entry.size, platform=config.platform)
+        size = 0
+        for layer, chain in zip(manifest.layers, config.chain_ids):
+            unpacked = self.snapshots.has(chain)
+            size += self.snapshots.chain_usage(chain).size if unpacked else layer.size
+        image = Image(manifest.config.digest, bare, manifest, config, config.chain_ids, size)
+        self._manifests[entry.digest] = image
+        return image
+
+    def _write(self, entries: Sequence[Descriptor]) -> None:
+        files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
+
+
+class _Removal:
+    """One `rmi`, after moby's ImageDelete: what it refuses, and in which order it tells what it
+    did.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        image: Image,
+        text: str,
+        force: bool,
+        in_use: InUse,
+        running: Callable[[str], bool],
+    ) -> None:
+        self.store, self.image, self.text, self.force = store, image, text, force
+        self.containers = tuple(in_use(image.id))
+        self.running = running
+        self.records: list[dict[str, str]] = []
+
+    def run(self) -> list[dict[str, str]]:
+        names = self.store.names_of(self.image.id)
+        by_name = not _is_id_prefix(self.image.id, self.text)
+        if by_name:
+            if not self.force and _single(names) and self.containers:
+                raise Conflict(
+                    f'conflict: unable to remove repository reference "{self.text}" (must force)'
+                    f" - container {self.containers[0][:12]} is using its referenced image"
+                    f" {self.image.short_id}"
+                )
+            given = parse_reference(self.text).tagged()
+            given = given.with_digest(given.digest) if given.digest else given
+            self._untag(next((name for name in names if name == given), given))
+            left = [name for name in names if name != given]
+            if not given.digest and not any(
+                name.name == given.name and not name.digest for name in left
+            ):
+                # A repository's digests go with its last tag.
+                for name in [name for name in left if name.name == given.name]:
+                    self._untag(name)
+                    left.remove(name)
+            if left:
+                return self.records
+        elif _single(names):
+            self._check(references=False)
+            for name in names:
+                self._untag(name)
+        elif not self.force:
+            self._check(references=True)
+        return self._delete(quiet=by_name)
+
+    def _delete(self, quiet: bool) -> list[dict[str, str]]:
+        try:
+            self._check(references=True)
+        except Conflict:
+            # The name is gone already, and a used image stays behind without one, as docker's.
+            if quiet and self.containers:
+                return self.records
+            raise
+        for name in self.store.names_of(self.image.id):
+            self._untag(name)
+        chains = self.store.delete(self.image)
+        self.records.append({"Deleted": self.image.id})
+        self.records.extend({"Deleted": chain} for chain in chains)
+        return self.records
+
+    def _untag(self, name: Reference) -> None:
+        self.store.unname(name)
+        self.records.append({"Untagged": name.familiar()})
+
+    def _check(self, references: bool) -> None:
+        for container in self.containers:
+            if self.running(container):
+                self._refuse(
+                    "cannot be forced", f"image is being used by running container {container[:12]}"
+                )
+        if self.force:
+            return
+        if references and self.store.names_of(self.image.id):
+            self._refuse("must be forced", "image is referenced in multiple repositories")
+        if self.containers:
+            self._refuse(
+                "must be forced",
+                f"image is being used by stopped container {self.containers[0][:12]}",
+            )
+
+    def _refuse(self, how: str, why: str) -> None:
+        raise Conflict(f"conflict: unable to delete {self.image.short_id} ({how}) - {why}")
+
+
+def put_image(
+    store: ImageStore,
+    config: bytes,
+    layers: Sequence[Descriptor],
+    names: Sequence[Reference],
+    extra: Mapping[str, str] = {},
+) -> Image:
+    """Makes the manifest for a config and layers that are in the content store, and adds the
+    image.
+    """
+    manifest = Manifest(
+        Descriptor(OCI_CONFIG, store.content.put(config), len(config)), tuple(layers)
+    )
+    data = manifest.to_bytes()
+    descriptor = Descriptor(manifest.media_type, store.content.put(data), len(data))
+    return store.add(descriptor, names, extra)
+
+
+def _reading(fd: int) -> Read:
+    """Reads a blob to its end, decompressed, and closes it there."""
+    open_fd = [fd]
+
+    def read(size: int) -> bytes:
+        if not open_fd:
+            return b""
+        chunk = os.read(fd, size)
+        if not chunk:
+            os.close(open_fd.pop())
+        return chunk
+
+    return read
+
+
+def _by_name(state: _State, reference: Reference) -> Digest | None:
+    if reference.digest is None:
+        return state.names.get(str(reference))
+    exact = state.names.get(str(reference.with_digest(reference.digest)))
+    if exact is not None:
+        return exact
+    # Not pulled by this digest, but a name of the same repository leads to that very manifest.
+    for name, identifier in state.names.items():
+        same = state.images[identifier].descriptor.digest == reference.digest
+        if same and parse_reference(name).name == reference.name:
+            return identifier
+    return None
+
+
+def _by_prefix(state: _State, text: str) -> Digest | None:
+    prefix = text[7:] if text.startswith("sha256:") else text
+    if not prefix or not _HEX.issuperset(prefix):
+        return None
+    found = [identifier for identifier in state.images if identifier[7:].startswith(prefix)]
+    if len(found) > 1:
+        raise NotFound(f"ambiguous reference: {text} is the beginning of {len(found)} image ids")
+    return found[0] if found else None
+
+
+def _is_id_prefix(identifier: str, text: str) -> bool:
+    return identifier.startswith(text) or identifier[7:].startswith(text)
+
+
+def _single(names: Sequence[Reference]) -> bool:
+    """Whether all names are one tag and digests of its repository (moby's isSingleReference)."""
+    if len(names) <= 1:
+        return True
+    tags = [name for name in names if not name.digest]
+    repositories = {name.name for name in names if name.digest}
+    if len(tags) > 1:
+        return False
+    return repositories == {(tags or names)[0].name}
+
+
+def _with_name(image: Image, reference: Reference | None, entry: Descriptor) -> Image:
+    tagged = max(image.tagged, entry.annotations.get(ANNOTATION_TAGGED, ""))
+    if reference is None:
+        return replace(image, tagged=tagged)
+    if reference.digest:
+        digests = sorted({*image.repo_digests, reference.familiar()})
+        return replace(image, repo_digests=tuple(digests), tagged=tagged)
+    tags = sorted({*image.repo_tags, reference.familiar()})
+    return replace(image, repo_tags=tuple(tags), tagged=tagged)
+
+
+def _entry(manifest: Descriptor, name: Reference | None, extra: Mapping[str, str]) -> Descriptor:
+    annotations = dict(extra)
+    if name is not None:
+        annotations[ANNOTATION_IMAGE_NAME] = str(name)
+        annotations[ANNOTATION_REF_NAME] = name.familiar()
+        annotations[ANNOTATION_TAGGED] = timestamp()
+    return replace(manifest, annotations=annotations)
+
+
+def _renamed(
+    entries: Sequence[Descriptor], name: Reference, entry: Descriptor | None
+) -> list[Descriptor]:
+    """`entries` with `name` meaning `entry` and nothing else; a manifest that loses its last name
+    stays, nameless.
+    """
+    full = str(name)
+    losers = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) == full]
+    kept = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) != full]
+    if entry is not None:
+        # The nameless entry of a manifest gives way to its first name.
+        kept = [
+            old
+            for old in kept
+            if old.digest != entry.digest or ANNOTATION_IMAGE_NAME in old.annotations
+        ]
+        kept.append(entry)
+    for loser in losers:
+        if not any(old.digest == loser.digest for old in kept):
+            kept.append(replace(loser, annotations={}))
+    return kept

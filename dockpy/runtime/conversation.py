@@ -1,0 +1,94 @@
+"""The caller's end of a start: what the child says until its execve (drawn in runtime.init)."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+from dockpy.linux import processes
+from dockpy.runtime.errors import StartFailed, start_failed
+
+LONGEST = 8192
+
+
+@dataclass(frozen=True)
+class Stdio:
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+@dataclass(frozen=True)
+class Created:
+    """`pid` is a child of the caller, who reaps it. `pidfd` is -1 before Linux 5.3."""
+
+    pid: int
+    pidfd: int
+    console: int | None
+
+
+def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, hop: bool) -> Created:
+    """Listens until the program runs; StartFailed (with the child reaped) when it does not."""
+    console: int | None = None
+    sibling: int | None = None
+    executing = False
+    failure: StartFailed | None = None
+    while True:
+        data, rights = _receive(sock)
+        if not data:
+            break
+        message = json.loads(data)
+        if "console" in message:
+            console = rights
+        elif "pid" in message:
+            sibling = message["pid"]
+        elif "exec" in message:
+            executing = True
+        else:
+            failure = start_failed(prefix, message["message"])
+    if hop:
+        # What we cloned has done its part, or failed; what it cloned is our child as well.
+        os.waitpid(pid, 0)
+        if pidfd >= 0:
+            os.close(pidfd)
+        pid, pidfd = (sibling, _pidfd(sibling)) if sibling is not None else (-1, -1)
+    if failure is None and executing and pid >= 0:
+        return Created(pid, pidfd, console)
+    how = _reap(pid)
+    for fd in (pidfd, console):
+        if fd is not None and fd >= 0:
+            os.close(fd)
+    raise failure or start_failed(prefix, f"the container's first process ended early ({how})")
+
+
+def _receive(sock: _socket.socket) -> tuple[bytes, int | None]:
+    data, ancillary, _, _ = sock.recvmsg(LONGEST, _socket.CMSG_LEN(4), _socket.MSG_CMSG_CLOEXEC)
+    for _, _, content in ancillary:
+        return data, int.from_bytes(content[:4], "little")
+    return data, None
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return processes.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return -1
+
+
+def _reap(pid: int) -> str:
+    if pid < 0:
+        return "before it was born"
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        return f"signal {os.WTERMSIG(status)}"
+    return f"exit code {os.WEXITSTATUS(status)}"

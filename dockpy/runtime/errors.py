@@ -1,0 +1,63 @@
+"""A container or exec that did not start: docker's and runc's sentence, and the exit code docker gives.
+
+127: the command was not found; 126: it cannot be invoked; 128: everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from dockpy.errors import DockpyError
+
+CREATE = "failed to create shim task: OCI runtime create failed: unable to start container process"
+EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
+
+# As docker's daemon: it reads the code from the runtime's sentence, so ours must say what it looks for.
+_NOT_FOUND = ("executable file not found", "no such file or directory")
+_NOT_INVOKED = ("permission denied", "is a directory", "exec format error", "not a directory")
+
+
+class StartFailed(DockpyError):
+    """`message` is for the user, `code` is the container's (or exec's) exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class SetupError(Exception):
+    """Inside the child: a sentence for the user in place of the bare errno."""
+
+
+def strerror(error: OSError) -> str:
+    """Go's spelling of an errno, which is what docker's users and its daemon look for."""
+    return os.strerror(error.errno or 0).lower()
+
+
+def describe(stage: str, error: BaseException) -> bytes:
+    """What a child sends when it fails: `{"stage","errno","message"}`."""
+    number = 0
+    if isinstance(error, SetupError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        number = error.errno or 0
+        name = f" {error.filename}" if isinstance(error.filename, str) else ""
+        message = f"{stage}{name}: {strerror(error)}"
+    else:
+        message = f"{stage}: {type(error).__name__}: {error}"
+    return json.dumps({"stage": stage, "errno": number, "message": message[:4096]}).encode()
+
+
+def start_failed(prefix: str, detail: str) -> StartFailed:
+    return StartFailed(f"{prefix}: {detail}: unknown", code_of(detail))
+
+
+def code_of(detail: str) -> int:
+    lowered = detail.lower()
+    if any(words in lowered for words in _NOT_FOUND):
+        return 127
+    if any(words in lowered for words in _NOT_INVOKED):
+        return 126
+    return 128

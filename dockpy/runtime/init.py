@@ -1,0 +1,561 @@
+"""The container side of create and exec: from clone to execve, in the only safe order.
+
+Runs in a single-threaded child that holds no locks and never returns. Nothing here may import, log or
+open a file without O_CLOEXEC. Everything that can be decided beforehand was decided by the caller.
+
+  caller (shim)                       child                              sibling (exec, joined pid ns)
+    | -- clone(new namespaces) -------> |
+    | -- "maps written" (user ns) ----> |
+    |                                   | join, hostname, lo, mounts, pivot
+    | <-- console + pty master -------- |
+    |                                   | user, nested user ns
+    | <-- {"pid"} --------------------- | -- clone(CLONE_PARENT) ----------> |
+    |                                   | exit                               | drop, filter
+    | <-- {"exec"}  ------------------------------------------------------- | execve: the socket closes
+    | <-- or {"stage","errno","message"}                                     |
+
+The socket is a SEQPACKET pair: its closing without "exec" means that the child died of something else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import stat
+from dataclasses import dataclass
+
+from dockpy.linux import credentials, interfaces, processes
+from dockpy.linux import namespaces as ln
+from dockpy.linux.beneath import make_directories, open_in_root, read_file
+from dockpy.linux.terminals import set_controlling_terminal
+from dockpy.runtime import console, mounts, rootfs, users
+from dockpy.runtime.errors import SetupError, describe, strerror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from dockpy.oci.spec import ConsoleSize, Mount, Process, Rlimit, Spec
+    from dockpy.runtime.namespaces import Plan
+    from dockpy.runtime.users import Identity
+
+DEFAULT_PATH_ERROR = "executable file not found in $PATH"
+MAPPED = b"mapped"
+EXEC = b'{"exec":true}'
+CAP_SETGID = 1 << 6
+RLIMITS = {
+    name: getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Who runs what, and how confined: the end of both lines."""
+
+    process: Process
+    user: str | None  # "name|uid[:group]" to be looked up, None: the numbers of process.user
+    groups: tuple[str, ...]
+    single: bool  # only one id is mapped: another user needs a nested user namespace
+    seccomp: bytes | None
+    seccomp_flags: int
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+    keyring: str
+    size: ConsoleSize | None
+    terminal: bool  # a pty of ours, not the caller's stdio
+    pid1: bool  # our own init in front of it
+
+
+@dataclass(frozen=True)
+class Container:
+    """All that the line of create needs."""
+
+    spec: Spec
+    root_path: str
+    root_mount: Mount | None
+    mounts: tuple[Mount, ...]
+    namespaces: Plan
+    workload: Workload
+
+
+class Line:
+    """Where we are, for the sentence when something fails; and the way to say it."""
+
+    def __init__(self, sock: int) -> None:
+        self.sock = sock
+        self.stage = "starting"
+
+    def send(self, message: bytes) -> None:
+        os.write(self.sock, message)
+
+
+def in_child(
+    sock: int, stdio: tuple[int, int, int] | None, keep: list[int], work: Callable[[Line], None]
+) -> NoReturn:
+    """Runs `work` in a fresh child; whatever happens, the caller's code is never reached again."""
+    line = Line(sock)
+    try:
+        line.sock = _take_descriptors(sock, stdio, keep)
+        _forget_signals()
+        # Modes are given in full below; the workload gets its own umask at the end.
+        os.umask(0)
+        work(line)
+    except BaseException as error:
+        try:
+            line.send(describe(line.stage, error))
+        except OSError:
+            pass
+    finally:
+        os._exit(1)
+
+
+def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> None:
+    """The straight line of a new container. Its order:"""
+    spec, workload, namespaces = container.spec, container.workload, container.namespaces
+    process, linux = spec.process, spec.linux
+
+    # The caller writes the maps of a new user namespace from outside; before that we are nobody in it.
+    if "user" in namespaces.fresh:
+        line.stage = "user namespace"
+        if os.read(line.sock, 16) != MAPPED:
+            os._exit(1)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+
+    # /proc here is the host's, which the caller trusts. While we are dumpable: afterwards the files of
+    # /proc/self belong to the initial namespace's root.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    line.stage = "oom score"
+    set_oom_score(process)
+
+    # Joined ones first: a net namespace to share must be there before sysfs shows it. pid is joined for
+    # our child only, which is also what a new procfs shows; the mount namespace is always new.
+    line.stage = "joining namespaces"
+    for _, fd in joined:
+        ln.setns(fd)
+        os.close(fd)
+    if any(kind == "user" for kind, _ in joined):
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        ln.unshare(namespaces.clone_flags)
+
+    line.stage = "hostname"
+    if "uts" in namespaces.fresh:
+        if spec.hostname is not None:
+            ln.sethostname(spec.hostname)
+        if spec.domainname is not None:
+            ln.setdomainname(spec.domainname)
+    line.stage = "bringing up lo"
+    if "network" in namespaces.fresh:
+        interfaces.set_up("lo")
+    # Through the host's /proc, where no mount of the image can stand in the way (CVE-2019-19921,
+    # CVE-2025-52881); what it shows is ours, since it goes by the namespaces of who asks.
+    line.stage = "sysctl"
+    for key, value in linux.sysctl.items():
+        set_sysctl(proc, key, value)
+
+    root = build_tree(line, container)
+    line.stage = "pivot_root"
+    rootfs.pivot(root)
+
+    root = _reopen_root(root)
+    identity = identify(line, workload, root)
+    enter_folder(line, process.cwd, root)
+    os.close(root)
+    confine(line, workload, identity, proc, hop=namespaces.joins("pid") or namespaces.joins("user"))
+
+
+def build_tree(line: Line, container: Container) -> int:
+    """Everything that is mounted; the container's root as a descriptor, ready for the pivot."""
+    spec, linux = container.spec, container.spec.linux
+    may = rootfs.powers(spec)
+    line.stage = "mount propagation"
+    rootfs.stop_propagation()
+    line.stage = "devices"
+    fresh_dev = any(
+        mount.destination.rstrip("/") == "/dev" and mount.type == "tmpfs"
+        for mount in container.mounts
+    )
+    devices = rootfs.DEFAULT_DEVICES + linux.devices if fresh_dev else ()
+    nodes = rootfs.prepare_nodes(devices, container.root_path) if may.nodev and devices else {}
+    line.stage = "mounting the root"
+    root = rootfs.mount_root(spec.root, container.root_path, container.root_mount, may.nodev)
+    for mount in container.mounts:
+        line.stage = f'error mounting "{mount.source}" to rootfs at "{mount.destination}"'
+        mounts.mount_in_root(root, mount, nodev=may.nodev)
+    line.stage = "devices"
+    if fresh_dev:
+        rootfs.fill_dev(root, devices, nodes, may)
+    null = rootfs.open_null(root, nodes, may)
+    if container.workload.terminal:
+        # Before anything of the image runs, and from the devpts just mounted.
+        line.stage = "console"
+        master, slave = console.open_pty(root, container.workload.size)
+        rootfs.bind_console(root, slave)
+        _adopt_console(line, master, slave)
+    # Docker makes the working folder, also of a read-only container: so before it is sealed.
+    line.stage = f'chdir to cwd ("{spec.process.cwd}") set in config.json failed'
+    os.close(make_directories(root, spec.process.cwd))
+    # Last, so that no mount above uncovers what these hide.
+    for path in linux.readonly_paths:
+        line.stage = f"read-only path {path}"
+        mounts.make_readonly(root, path)
+    for path in linux.masked_paths:
+        line.stage = f"masked path {path}"
+        mounts.mask(root, path, null)
+    line.stage = "read-only root"
+    if spec.root.readonly:
+        rootfs.seal_root(root)
+    return root
+
+
+def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> None:
+    """The straight line of exec: into a running container, and as confined as it."""
+    # Held open: the map of a nested user namespace is written by the host's /proc.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    line.stage = "oom score"
+    set_oom_score(workload.process)
+    # We stay outside the pid namespace (only our child will be in it), so that nobody inside can look
+    # at this interpreter while it is dumpable (CVE-2019-5736); root and cwd come with the mount namespace.
+    line.stage = "joining the container's namespaces"
+    for _, fd in joined:
+        ln.setns(fd)
+        os.close(fd)
+    if any(kind == "user" for kind, _ in joined):
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if workload.terminal:
+        line.stage = "console"
+        master, slave = console.open_pty(root, workload.size)
+        _adopt_console(line, master, slave)
+    identity = identify(line, workload, root)
+    enter_folder(line, workload.process.cwd, root)
+    os.close(root)
+    confine(line, workload, identity, proc, hop=True)
+
+
+def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bool) -> NoReturn:
+    """From root of the container to the workload: the common end of both lines. Its order:"""
+    process = workload.process
+
+    # While we still have the rights to: limits, and stdio that the user may open again by name.
+    line.stage = "error setting rlimits"
+    set_rlimits(process.rlimits)
+    line.stage = "stdio"
+    nested = workload.single and who.uid != 0
+    for fd in (0, 1, 2):
+        if not nested:  # there the id is ours under another name
+            console.give_to(fd, who.uid)
+    # The keys of who started us are not the container's. Best effort: many kernels and policies have none.
+    try:
+        processes.join_session_keyring(workload.keyring)
+    except OSError:
+        pass
+
+    if nested:
+        # One id is mapped, so another user is that id under another name, in a namespace of its own.
+        # Written by ourselves, so while dumpable; through the descriptor of the host's /proc.
+        line.stage = f"user namespace for uid {who.uid}"
+        ln.unshare(ln.CLONE_NEWUSER)
+        write_own_maps(proc, who)
+
+    # From here on somebody may be in the same pid namespace: nobody attaches to us or reads
+    # /proc/PID/exe of this interpreter. execve makes the workload dumpable again.
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    if hop:
+        line.stage = "fork"
+        pid, _ = processes.clone(processes.CLONE_PARENT)
+        if pid:
+            line.send(b'{"pid":%d}' % pid)
+            os._exit(0)
+    line.stage = "session"
+    os.setsid()
+    if workload.terminal:
+        set_controlling_terminal(0)
+
+    # Needs CAP_SETPCAP, so before the capabilities go.
+    line.stage = "capabilities"
+    held = credentials.capget()[1]
+    credentials.drop_bounding(workload.bounding)
+    if not nested:
+        # Keeps what is permitted over the change of ids: the next lines still need some of it.
+        processes.prctl(processes.PR_SET_KEEPCAPS, 1)
+        line.stage = f"setting user {who.uid}:{who.gid}"
+        set_groups(who, credentials.capget()[0])
+        os.setresgid(who.gid, who.gid, who.gid)
+        os.setresuid(who.uid, who.uid, who.uid)
+        processes.prctl(processes.PR_SET_KEEPCAPS, 0)
+        if who.uid != 0:
+            credentials.capset(held, held, 0)
+    os.umask(0o022 if process.user.umask is None else process.user.umask)
+    line.stage = "no new privileges"
+    if process.no_new_privileges:
+        processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
+    # Only 0, 1, 2 survive; before the filter, which may not know close_range.
+    processes.close_range(3, flags=processes.CLOSE_RANGE_CLOEXEC)
+
+    # Without no_new_privs the kernel takes a filter from CAP_SYS_ADMIN only, so before that goes; with it
+    # the filter goes in last, and need not allow what we do here.
+    line.stage = "seccomp"
+    if not process.no_new_privileges:
+        install_filter(workload)
+    line.stage = "capabilities"
+    if nested:
+        credentials.capset(0, 0, 0)
+        credentials.set_ambient(0)
+    else:
+        credentials.capset(
+            workload.effective & held, workload.permitted & held, workload.inheritable & held
+        )
+        credentials.set_ambient(workload.ambient & held & workload.inheritable)
+    # After the last change of credentials, which clears it; asked again, since who dies in between
+    # leaves no signal. Nobody reads the other end any more: then the caller is gone.
+    line.stage = "parent death signal"
+    processes.prctl(processes.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _hung_up(line.sock):
+        os._exit(1)
+    # setresuid made us non-dumpable by itself where the id changed; said again for where it did not.
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    line.stage = "seccomp"
+    if process.no_new_privileges:
+        install_filter(workload)
+
+    line.stage = "exec"
+    env = environment(process.env, who.home)
+    path = find_executable(process.args[0], env.get("PATH"))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    run(line, workload, path, env)
+
+
+def run(line: Line, workload: Workload, path: str, env: dict[str, str]) -> NoReturn:
+    arguments = list(workload.process.args)
+    line.send(EXEC)
+    try:
+        os.execve(path, arguments, env)
+    except OSError as error:
+        raise SetupError(f"exec {path}: {strerror(error)}") from None
+
+
+# ---------------------------------------------------------------------------------- single steps
+
+
+def _take_descriptors(sock: int, stdio: tuple[int, int, int] | None, keep: list[int]) -> int:
+    """0, 1, 2 become the workload's; of the caller's others only the socket and `keep` stay open."""
+    sock = _above_stdio(sock)
+    if stdio is not None:
+        for number, fd in enumerate([_above_stdio(fd) for fd in stdio]):
+            os.dup2(fd, number)
+    first = 3
+    for fd in sorted([sock, *keep]):
+        processes.close_range(first, fd - 1)
+        first = fd + 1
+    processes.close_range(first)
+    return sock
+
+
+def _above_stdio(fd: int) -> int:
+    if fd > 2:
+        return fd
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _forget_signals() -> None:
+    """No handler of the caller's runs here, and nothing stays ignored over execve (Python ignores SIGPIPE)."""
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):  # KILL, STOP, and the two that libc keeps
+            pass
+
+
+def _adopt_console(line: Line, master: int, slave: int) -> None:
+    console.send_master(line.sock, master)
+    os.close(master)
+    for number in (0, 1, 2):
+        os.dup2(slave, number)
+    os.close(slave)
+
+
+def _reopen_root(root: int) -> int:
+    os.close(root)
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _hung_up(sock: int) -> bool:
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
+
+
+def set_oom_score(process: Process) -> None:
+    if process.oom_score_adj is None:
+        return
+    try:
+        write_file("/proc/self/oom_score_adj", b"%d" % process.oom_score_adj)
+    except PermissionError:
+        # Below what we have needs CAP_SYS_RESOURCE on the host; docker's rootless mode goes on as well.
+        pass
+
+
+def set_sysctl(proc: int, key: str, value: str) -> None:
+    name = "sys/" + key.translate({ord("."): "/", ord("/"): "."})
+    try:
+        fd = open_in_root(proc, name, os.O_WRONLY, no_symlinks=True)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupError(f"open sysctl {key} file: {strerror(error)}") from None
+
+
+def identify(line: Line, workload: Workload, root: int) -> Identity:
+    """Who runs, by the files of the image as they now lie there."""
+    line.stage = "user"
+    asked = workload.process.user
+    passwd = _image_file(root, "/etc/passwd")
+    if workload.user is None:
+        groups = tuple(dict.fromkeys((asked.gid, *asked.additional_gids)))
+        return users.Identity(asked.uid, asked.gid, groups, users.home_of(asked.uid, passwd))
+    return users.resolve(workload.user, workload.groups, passwd, _image_file(root, "/etc/group"))
+
+
+def _image_file(root: int, path: str) -> bytes:
+    """b"" for one that is missing, not a file, or leads out of the container."""
+    try:
+        return read_file(root, path, users.FILE_LIMIT)
+    except OSError:
+        return b""
+
+
+def enter_folder(line: Line, path: str, root: int) -> None:
+    """cwd, beneath the root and by no magic link: /proc/self/fd/N is not a folder (CVE-2024-21626)."""
+    line.stage = f'chdir to cwd ("{path}") set in config.json failed'
+    try:
+        fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.fchdir(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupError(f"{line.stage}: {strerror(error)}") from None
+
+
+def set_rlimits(rlimits: tuple[Rlimit, ...]) -> None:
+    for limit in rlimits:
+        number = RLIMITS.get(limit.type)
+        if number is None:
+            raise SetupError(f"unknown rlimit {limit.type}")
+        wanted = (_rlimit(limit.soft), _rlimit(limit.hard))
+        if wanted == resource.getrlimit(number):
+            continue
+        try:
+            resource.setrlimit(number, wanted)
+        except (OSError, ValueError) as error:
+            # EPERM comes as ValueError. Raising a hard limit is the host administrator's right.
+            reason = "operation not permitted"
+            if isinstance(error, OSError) and error.errno != errno.EPERM:
+                reason = strerror(error)
+            have = resource.getrlimit(number)[1]
+            raise SetupError(
+                f"error setting rlimit {limit.type} to {limit.soft}:{limit.hard}: {reason} "
+                f"(the hard limit here is {'unlimited' if have < 0 else have})"
+            ) from None
+
+
+def _rlimit(value: int) -> int:
+    """RLIM_INFINITY is 2^64-1 in JSON and -1 here."""
+    return -1 if value < 0 or value >= (1 << 63) - 1 else value
+
+
+def set_groups(who: Identity, effective: int) -> None:
+    """The supplementary groups; none can be had where the user namespace denies setgroups."""
+    try:
+        os.setgroups(who.groups)
+    except PermissionError:
+        # With CAP_SETGID it means "denied for good": one id is mapped (user_namespaces(7)).
+        if not effective & CAP_SETGID:
+            raise
+
+
+def write_own_maps(proc: int, who: Identity) -> None:
+    for name, text in (
+        ("setgroups", b"deny"),
+        ("uid_map", b"%d 0 1" % who.uid),
+        ("gid_map", b"%d 0 1" % who.gid),
+    ):
+        fd = os.open(f"self/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)
+
+
+def install_filter(workload: Workload) -> None:
+    if workload.seccomp is not None:
+        credentials.seccomp(
+            credentials.SECCOMP_SET_MODE_FILTER, workload.seccomp_flags, workload.seccomp
+        )
+
+
+def environment(entries: tuple[str, ...], home: str) -> dict[str, str]:
+    env = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if equals and name:
+            env[name] = value
+    if not env.get("HOME"):
+        env["HOME"] = home
+    return env
+
+
+def find_executable(name: str, path: str | None) -> str:
+    """As Go's LookPath in runc, with its sentences."""
+    if "/" in name:
+        reason = _not_executable(name)
+        if reason:
+            raise SetupError(f'exec: "{name}": {reason}')
+        return name
+    for folder in (path or "").split(":") if name else ():
+        candidate = f"{folder or '.'}/{name}"
+        if not _not_executable(candidate):
+            if not candidate.startswith("/"):
+                # Go's ErrDot: a folder of PATH that depends on where we are is not trusted.
+                raise SetupError(
+                    f'exec: "{name}": cannot run executable found relative to current directory'
+                )
+            return candidate
+    raise SetupError(f'exec: "{name}": {DEFAULT_PATH_ERROR}')
+
+
+def _not_executable(path: str) -> str:
+    """Why `path` cannot be run, "" when it can."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return f"stat {path}: {strerror(error)}"
+    if stat.S_ISDIR(found.st_mode):
+        return "is a directory"
+    if not os.access(path, os.X_OK):
+        return "permission denied"
+    return ""
+
+
+def write_file(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)

@@ -1,0 +1,108 @@
+"""The kernel's overlayfs: an active tree is an upper and a work directory; the runtime mounts it.
+
+With `userxattr` (Linux 5.11) it works in a user namespace, and the marks are user.* xattrs that this room can write;
+root on an older kernel has trusted.* ones. Nothing is mounted here but in `works`, which tries it for real.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dockpy.linux.mounts import MS_REC, MS_SLAVE, mount
+from dockpy.linux.namespaces import CLONE_NEWNS, unshare
+from dockpy.oci.spec import Mount
+from dockpy.storage import remove
+from dockpy.storage.trees import (
+    TRUSTED_OPAQUE,
+    USER_OPAQUE,
+    Active,
+    Layer,
+    LayeredSnapshotter,
+    like_folder,
+)
+
+PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtime may add
+
+
+class OverlaySnapshotter(LayeredSnapshotter):
+    name = "overlay2"
+
+    def __init__(self, root: str, *, real_owners: bool, userxattr: bool = True) -> None:
+        opaque = USER_OPAQUE if userxattr else TRUSTED_OPAQUE
+        super().__init__(root, real_owners=real_owners, opaque_xattr=opaque)
+        self._userxattr = userxattr
+
+    def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:
+        tree = self.tree(active.number)
+        os.mkdir(f"{tree}/u", 0o755)
+        os.mkdir(f"{tree}/w", 0o700)
+        if stack:
+            like_folder(self.tree(stack[0].number), f"{tree}/u", self.real_owners)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        tree = self.tree(self._of_key(key).number)
+        lowers = self.layers(key) or (self.tree(0),)
+        options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
+        return (Mount("/", "overlay", "overlay", options),)
+
+
+def overlay_options(
+    lowers: tuple[str, ...], upper: str, work: str, *, userxattr: bool
+) -> tuple[str, ...]:
+    """lowerdir= in one piece where it fits mount(2)'s page, else one lowerdir+= each (see snapshot.py)."""
+    escaped = [_escaped(lower) for lower in lowers]
+    rest = [f"upperdir={_escaped(upper)}", f"workdir={_escaped(work)}"]
+    if userxattr:
+        rest.append("userxattr")
+    joined = "lowerdir=" + ":".join(escaped)
+    if len(os.fsencode(",".join([joined, *rest]))) <= PAGE:
+        return (joined, *rest)
+    return (*(f"lowerdir+={lower}" for lower in lowers), *rest)
+
+
+def _escaped(path: str) -> str:
+    # What separates options and lower directories; overlayfs takes the backslashes away again.
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def works(folder: str, *, userxattr: bool) -> bool:
+    """Whether this process may mount an overlay on the file system of `folder`, with all we need of it.
+
+    Tried in a child with a mount namespace of its own: a lower file is removed (a whiteout is made), a lower
+    directory replaced (an opaque mark is written), and what we mark ourselves is understood.
+    """
+    base = f"{folder}/try.{os.getpid()}"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _try(base, userxattr)
+            code = 0
+        except OSError:
+            pass  # the answer
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    remove.remove_path(base)
+    return status == 0
+
+
+def _try(base: str, userxattr: bool) -> None:
+    unshare(CLONE_NEWNS)
+    # Else the mount would show in the host's namespace, where "/" is shared.
+    mount(None, "/", None, MS_REC | MS_SLAVE)
+    for name in ("l/d/e", "m/d", "u", "w", "t"):
+        os.makedirs(f"{base}/{name}", mode=0o755)
+    for name in ("l/f", "l/g", "l/d/f"):
+        os.close(os.open(f"{base}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    os.setxattr(f"{base}/m/d", USER_OPAQUE if userxattr else TRUSTED_OPAQUE, b"y")
+    os.mknod(f"{base}/m/g", 0o020000, os.makedev(0, 0))
+    options = overlay_options(
+        (f"{base}/m", f"{base}/l"), f"{base}/u", f"{base}/w", userxattr=userxattr
+    )
+    mount("overlay", f"{base}/t", "overlay", 0, ",".join(options))
+    os.unlink(f"{base}/t/f")
+    os.rmdir(f"{base}/t/d")
+    os.mkdir(f"{base}/t/d")
+    if os.listdir(f"{base}/t/d") or sorted(os.listdir(f"{base}/t")) != ["d"]:
+        raise OSError("overlayfs does not understand our marks")

@@ -1,0 +1,347 @@
+"""All containers in memory, what they stand on, and the one place where their states change.
+
+Every change of state is here or in `start`/`remove`; each is told to waiters, events and the disk in
+that order, between two awaits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+import trio
+
+from dockpy import files
+from dockpy.api.times import ZERO, now
+from dockpy.errors import NotFound
+from dockpy.images import builtin
+from dockpy.images.image import Image
+from dockpy.images.store import ImageStore
+from dockpy.oci.digest import ChainID
+from dockpy.shim.protocol import Detached, ExecExit, ExecFailed, ExecStarted, Exit, Failed, Started
+from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor.container import Container, Exec, Outcome
+from dockpy.supervisor.events import Events
+from dockpy.supervisor.records import Folders, Names, changed
+from dockpy.supervisor.shims import Keeper, Shim, ShimEvent
+
+log = logging.getLogger(__name__)
+
+# Exec records of a container are forgotten some time after their end, as in docker.
+EXEC_KEPT = 300.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where the daemon runs."""
+
+    run: str
+    tier: str  # single, subuid or root
+    boot: str
+
+
+class Containers:
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        host: Host,
+        folders: Folders,
+        images: ImageStore,
+        image_index: str,
+        snapshots: Snapshotter,
+        keeper: Keeper,
+        events: Events,
+        auto_remove: Callable[[Containers, Container], None],
+    ) -> None:
+        self.nursery = nursery
+        self.host = host
+        self.folders = folders
+        self.images = images
+        self._image_index = image_index
+        self.snapshots = snapshots
+        self.keeper = keeper
+        self.events = events
+        self.names = Names()
+        self.execs: dict[str, Exec] = {}
+        self._by_id: dict[str, Container] = {}
+        self._auto_remove = auto_remove
+        self._resolved: dict[str, tuple[object, Image]] = {}
+        # Several unpacks at once only make the disk seek.
+        self.disk = trio.CapacityLimiter(4)
+
+    # -------------------------------------------------------------------------------- index
+
+    def get(self, reference: str) -> Container:
+        return self._by_id[self.names.find(reference)]
+
+    def add(self, container: Container) -> None:
+        """The name must have been taken before (Names.add)."""
+        self._by_id[container.id] = container
+
+    def forget(self, container: Container) -> None:
+        del self._by_id[container.id]
+        self.names.remove(container.id, container.name)
+        for exec_id in container.execs:
+            self.execs.pop(exec_id, None)
+
+    def all(self) -> list[Container]:
+        return list(self._by_id.values())
+
+    def running(self) -> int:
+        return sum(container.state.running for container in self._by_id.values())
+
+    def busy(self) -> bool:
+        return any(
+            container.state.running or container.lock.locked() for container in self._by_id.values()
+        )
+
+    def shim_pid(self, container: Container) -> int:
+        """From the record that the shim itself keeps; 0 when none runs."""
+        if not container.state.running:
+            return 0
+        raw = _read_json(f"{self.folders.bundle(container.id)}/shim.json")
+        pid = raw.get("pid") if raw is not None else 0
+        return pid if isinstance(pid, int) else 0
+
+    def using(self, image_id: str) -> list[str]:
+        """Ids of the containers made from an image, running ones first."""
+        users = [
+            container for container in self._by_id.values() if container.record.image_id == image_id
+        ]
+        return [
+            container.id
+            for container in sorted(users, key=lambda container: not container.state.running)
+        ]
+
+    # ------------------------------------------------------------------------------- images
+
+    async def resolve_image(self, reference: str) -> Image:
+        """The image of that name; from memory as long as the store's index file is the same."""
+        stamp = self._image_stamp()
+        known = self._resolved.get(reference)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        image = await trio.to_thread.run_sync(self._find_image, reference, limiter=self.disk)
+        stamp = self._image_stamp()
+        if len(self._resolved) > 1000:
+            self._resolved.clear()
+        self._resolved[reference] = (stamp, image)
+        return image
+
+    def _find_image(self, reference: str) -> Image:
+        """Blocking: builtin images are made when they are first asked for."""
+        return builtin.ensure(self.images, reference) or self.images.resolve(reference)
+
+    def _image_stamp(self) -> object:
+        try:
+            status = os.stat(self._image_index)
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    async def unpacked(self, image: Image) -> ChainID | None:
+        if image.chain_ids and self.snapshots.has(image.chain_ids[-1]):
+            return image.chain_ids[-1]
+        return await trio.to_thread.run_sync(self.images.unpack, image, limiter=self.disk)
+
+    # ------------------------------------------------------------------------------- events
+
+    def publish(self, container: Container, action: str, **attributes: str) -> None:
+        record = container.record
+        self.events.publish(
+            "container",
+            action,
+            record.id,
+            {
+                **record.config.labels,
+                "image": record.config.image,
+                "name": record.name,
+                **attributes,
+            },
+        )
+
+    # -------------------------------------------------------------------------- shim events
+
+    def follow(self, container: Container, shim: Shim) -> None:
+        """Makes `shim` the container's, and reads what it tells until it ends."""
+        container.shim = shim
+        self.nursery.start_soon(shim.read)
+
+    def teller(self, container: Container) -> Callable[[ShimEvent], None]:
+        """What a Shim of this container shall call; it knows by itself which shim has spoken."""
+        ended = False
+
+        def tell(event: ShimEvent) -> None:
+            nonlocal ended
+            if isinstance(event, Exit):
+                ended = True
+                self.exited(container, event.code, event.finished, event.oom)
+            elif isinstance(event, (Started, Failed)):
+                # Noted here, not by who waits in `start`: the next message may be the exit already.
+                if isinstance(event, Started):
+                    self.started(container, event)
+                ended = ended or isinstance(event, Failed)
+                if container.starting is not None:
+                    container.starting.send_nowait(event)
+            elif isinstance(event, (ExecStarted, ExecFailed, ExecExit)):
+                self._exec_event(container, event)
+            elif isinstance(event, Detached):
+                if event.exec is None:
+                    self.publish(container, "detach")
+                else:
+                    self.publish(container, "exec_detach", execID=event.exec)
+            elif not ended:
+                ended = True
+                if container.starting is not None:
+                    container.starting.send_nowait(None)
+                else:
+                    self.lost(container)
+
+        return tell
+
+    def started(self, container: Container, event: Started) -> None:
+        container.state = changed(
+            container.state,
+            status="running",
+            pid=event.pid,
+            pid_start=event.start,
+            boot=self.host.boot,
+            exit_code=0,
+            error="",
+            oom=False,
+            started=now(),
+            finished=ZERO,
+            stopped=False,
+        )
+        self.save_state(container)
+        self.publish(container, "start")
+
+    def lost(self, container: Container) -> None:
+        """The shim is gone without a word: its exit file has the truth; without one it was killed, and all with it."""
+        if not container.state.running:
+            return
+        told = read_exit(self.folders.bundle(container.id), self.host.boot)
+        if told is None:
+            self.exited(container, 137, now(), False, "the container's shim was killed")
+        else:
+            self.exited(container, told.code, told.finished, told.oom, told.error)
+
+    def exited(
+        self, container: Container, code: int, finished: str, oom: bool, error: str = ""
+    ) -> None:
+        if not container.state.running:
+            return
+        started = container.state.started
+        container.shim = None
+        container.state = changed(
+            container.state,
+            status="exited",
+            pid=0,
+            exit_code=code,
+            finished=finished,
+            oom=oom,
+            error=error,
+        )
+        for exec_ in container.execs.values():
+            if exec_.running:
+                self._exec_over(container, exec_, 137)
+        if not container.record.host_config.auto_remove or container.restarting:
+            self.save_state(container)
+        container.exits.release(Outcome(code))
+        if oom:
+            self.publish(container, "oom")
+        self.publish(
+            container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished)
+        )
+        if container.record.host_config.auto_remove and not container.restarting:
+            self._auto_remove(self, container)
+
+    def save_state(self, container: Container) -> None:
+        try:
+            self.folders.write_state(container.id, container.state)
+        except OSError as error:
+            log.error(
+                "the state of container %s could not be written: %s", container.id[:12], error
+            )
+
+    # -------------------------------------------------------------------------------- execs
+
+    def exec(self, exec_id: str) -> tuple[Container, Exec]:
+        exec_ = self.execs.get(exec_id)
+        if exec_ is None:
+            matches = [
+                known for known in self.execs if len(exec_id) >= 4 and known.startswith(exec_id)
+            ]
+            if len(matches) != 1:
+                raise NotFound(f"No such exec instance: {exec_id}")
+            exec_ = self.execs[matches[0]]
+        return self._by_id[exec_.container_id], exec_
+
+    def _exec_event(self, container: Container, event: ExecStarted | ExecFailed | ExecExit) -> None:
+        exec_ = container.execs.get(event.exec)
+        if exec_ is None or exec_.exit_code is not None:
+            return
+        if isinstance(event, ExecStarted):
+            exec_.running, exec_.pid = True, event.pid
+        else:
+            self._exec_over(container, exec_, event.code)
+
+    def _exec_over(self, container: Container, exec_: Exec, code: int) -> None:
+        exec_.running, exec_.exit_code, exec_.pid = False, code, 0
+        exec_.over.set()
+        self.publish(container, "exec_die", execID=exec_.id, exitCode=str(code))
+        self.nursery.start_soon(self._forget_exec, container, exec_)
+
+    async def _forget_exec(self, container: Container, exec_: Exec) -> None:
+        await trio.sleep(EXEC_KEPT)
+        container.execs.pop(exec_.id, None)
+        self.execs.pop(exec_.id, None)
+
+
+@dataclass(frozen=True)
+class ExitFile:
+    code: int
+    finished: str
+    started: str
+    oom: bool
+    error: str
+
+
+def read_exit(bundle: str, boot: str) -> ExitFile | None:
+    """What the shim left; None when it left nothing, or another boot's shim did."""
+    raw = _read_json(f"{bundle}/exit.json")
+    if raw is None or raw.get("boot") != boot:
+        return None
+    try:
+        return ExitFile(
+            int(str(raw["code"])),
+            str(raw.get("finished") or now()),
+            str(raw.get("started") or ""),
+            bool(raw.get("oom")),
+            str(raw.get("error") or ""),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _read_json(path: str) -> Mapping[str, object] | None:
+    try:
+        raw = json.loads(files.read_bytes(path))
+    except (OSError, ValueError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _seconds_between(started: str, finished: str) -> str:
+    try:
+        begin = time.mktime(time.strptime(started[:19], "%Y-%m-%dT%H:%M:%S"))
+        end = time.mktime(time.strptime(finished[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return "0"
+    return str(max(int(end - begin), 0))

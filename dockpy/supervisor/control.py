@@ -1,0 +1,116 @@
+"""Verbs on a container that runs or has run: kill, stop, restart, resize, rename."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
+from dockpy.supervisor.container import Container
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.records import changed
+from dockpy.supervisor.shims import Lost, Shim
+from dockpy.supervisor.signals import signal_number
+from dockpy.supervisor.start import start
+
+STOP_TIMEOUT = 10
+SIGKILL = 9
+
+
+def running_shim(container: Container) -> Shim:
+    if not container.state.running or container.shim is None:
+        raise Conflict(f"container {container.id} is not running")
+    return container.shim
+
+
+async def kill(containers: Containers, container: Container, signal: str) -> None:
+    number = signal_number(signal) if signal else SIGKILL
+    if not container.state.running or container.shim is None:
+        raise Conflict(
+            f"cannot kill container: {container.name}: container {container.id} is not running"
+        )
+    if number == SIGKILL:
+        container.state = changed(container.state, stopped=True)
+    await _signal(container, number)
+    containers.publish(container, "kill", signal=str(number))
+
+
+async def _signal(container: Container, number: int) -> None:
+    shim = running_shim(container)
+    everyone = number == SIGKILL and container.record.host_config.pid_mode == "host"
+    try:
+        await shim.ask(lambda link: link.kill(number, everyone=everyone))
+    except Lost:
+        # It ended in this very moment; the exit path has the rest.
+        if container.state.running:
+            raise
+
+
+async def stop(
+    containers: Containers, container: Container, timeout: int | None, signal: str
+) -> None:
+    """The stop signal, then SIGKILL after `timeout` seconds (negative: never)."""
+    if not container.state.running:
+        raise NotModified(f"container {container.name} is not running")
+    config = container.record.config
+    number = signal_number(signal or config.stop_signal or "SIGTERM")
+    if timeout is None:
+        timeout = config.stop_timeout if config.stop_timeout is not None else STOP_TIMEOUT
+    gone = container.exits.add()
+    container.state = changed(container.state, stopped=True)
+    try:
+        await _signal(container, number)
+    except Conflict:
+        pass  # over by itself
+    containers.publish(container, "kill", signal=str(number))
+    with trio.move_on_after(timeout if timeout >= 0 else float("inf")):
+        await gone.wait()
+    if container.state.running and not gone.ready.is_set():
+        gone = container.exits.add()
+        await _signal(container, SIGKILL)
+        containers.publish(container, "kill", signal=str(SIGKILL))
+        with trio.move_on_after(STOP_TIMEOUT) as scope:
+            await gone.wait()
+        if scope.cancelled_caught:
+            raise DockpyError(
+                f"cannot stop container: {container.name}: it is still there after SIGKILL"
+            )
+    containers.publish(container, "stop")
+
+
+async def restart(
+    containers: Containers, container: Container, timeout: int | None, signal: str
+) -> None:
+    container.restarting = True
+    try:
+        if container.state.running:
+            await stop(containers, container, timeout, signal)
+        await start(containers, container)
+    finally:
+        container.restarting = False
+    containers.publish(container, "restart")
+
+
+async def resize(containers: Containers, container: Container, height: int, width: int) -> None:
+    shim = running_shim(container)
+    await shim.ask(lambda link: link.resize(height, width))
+    containers.publish(container, "resize", height=str(height), width=str(width))
+
+
+async def rename(containers: Containers, container: Container, name: str) -> None:
+    name = name[1:] if name.startswith("/") else name
+    if not name:
+        raise InvalidParameter("Neither old nor new names may be empty")
+    old = container.name
+    if name == old:
+        raise InvalidParameter("Renaming a container with the same name as its current name")
+    containers.names.rename(container.id, old, name)
+    record = replace(container.record, name=name)
+    try:
+        containers.folders.write_record(record, durable=not record.host_config.auto_remove)
+    except OSError:
+        containers.names.rename(container.id, name, old)
+        raise
+    container.record = record
+    containers.publish(container, "rename", oldName=f"/{old}")

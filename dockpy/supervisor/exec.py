@@ -1,0 +1,105 @@
+"""Further processes in a running container."""
+
+from __future__ import annotations
+
+import trio
+
+from dockpy import ids
+from dockpy.api.container import ExecCreate
+from dockpy.errors import Conflict, DockpyError, InvalidParameter
+from dockpy.http import stdcopy
+from dockpy.oci.spec import process_to_json
+from dockpy.supervisor.assemble import exec_process
+from dockpy.supervisor.container import Client, Container, Exec
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.control import running_shim
+
+
+class ExecFailedToStart(InvalidParameter):
+    """The command of an exec is not there or cannot be run."""
+
+
+def create(containers: Containers, container: Container, request: ExecCreate) -> Exec:
+    running_shim(container)
+    if not request.cmd:
+        raise InvalidParameter("No exec command specified")
+    for entry in request.env:
+        if not entry or entry.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    exec_ = Exec(ids.new_id(), container.id, request)
+    container.execs[exec_.id] = exec_
+    containers.execs[exec_.id] = exec_
+    containers.publish(container, f"exec_create: {' '.join(request.cmd)}", execID=exec_.id)
+    return exec_
+
+
+def check_startable(container: Container, exec_: Exec) -> None:
+    """Before the connection is hijacked."""
+    if exec_.exit_code is not None:
+        raise Conflict(f"Error: Exec command {exec_.id} has already run")
+    if exec_.started:
+        raise Conflict(f"Error: Exec command {exec_.id} is already running")
+    running_shim(container)
+    exec_.started = True
+
+
+async def start(
+    containers: Containers, container: Container, exec_: Exec, client: Client | None
+) -> None:
+    """Returns when the process runs. A failure goes into the client's stream, or, without one, is raised."""
+    request = exec_.request
+    try:
+        shim = running_shim(container)
+        process = process_to_json(exec_process(container.record, request))
+        attachments = () if client is None else (client.attachment(),)
+        containers.publish(container, f"exec_start: {' '.join(request.cmd or ())}", execID=exec_.id)
+        await shim.ask(
+            lambda link: link.exec(
+                exec_.id,
+                process,
+                tty=request.tty,
+                console_size=exec_.console_size,
+                attachments=attachments,
+                detach=client is None,
+            )
+        )
+    except DockpyError as error:
+        text = str(error)
+        if exec_.exit_code is None:
+            exec_.exit_code = (
+                126
+                if "permission denied" in str(error)
+                else 127
+                if "not found" in str(error)
+                else 128
+            )
+        if client is None:
+            raise ExecFailedToStart(text) from None
+        _tell(client, text)
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _tell(client: Client, text: str) -> None:
+    """As docker: on the stream, since the status has been sent."""
+    data = f"{text}\r\n".encode()
+    try:
+        client.connection.send(stdcopy.frame(stdcopy.STDOUT, data) if client.framed else data)
+    except OSError:
+        pass  # nobody listens any more
+
+
+async def resize(
+    containers: Containers, container: Container, exec_: Exec, height: int, width: int
+) -> None:
+    exec_.console_size = (height, width)
+    # A client asks right after the start: wait a moment for the process instead of refusing ten times.
+    for _ in range(20):
+        if exec_.running or exec_.exit_code is not None:
+            break
+        await trio.sleep(0.01)
+    if not exec_.running:
+        raise Conflict(f"exec {exec_.id} is not running")
+    shim = running_shim(container)
+    await shim.ask(lambda link: link.resize(height, width, exec_id=exec_.id))

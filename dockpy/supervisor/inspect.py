@@ -1,0 +1,312 @@
+"""Containers as the Engine API shows them: inspect, list, status words. Values to JSON, no effects."""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from dockpy.api.times import ZERO, ago
+from dockpy.supervisor import served
+from dockpy.supervisor.container import Container, Exec
+from dockpy.supervisor.records import Record, State
+
+
+def inspect(
+    container: Container, bundle: str, sizes: tuple[int, int] | None = None
+) -> dict[str, object]:
+    record, state = container.record, container.state
+    argv = record.argv
+    result: dict[str, object] = {
+        "Id": record.id,
+        "Created": record.created,
+        "Path": argv[0],
+        "Args": list(argv[1:]),
+        "State": _state(state),
+        "Image": record.image_id,
+        "ResolvConfPath": f"{bundle}/resolv.conf",
+        "HostnamePath": f"{bundle}/hostname",
+        "HostsPath": f"{bundle}/hosts",
+        "LogPath": f"{bundle}/{record.id}-json.log"
+        if record.host_config.log_config.type == "json-file"
+        else "",
+        "Name": f"/{record.name}",
+        "RestartCount": state.restarts,
+        "Driver": record.snapshotter,
+        "Platform": record.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": [exec_.id for exec_ in container.execs.values() if exec_.running] or None,
+        "HostConfig": record.host_config.to_json(),
+        "GraphDriver": {"Name": record.snapshotter, "Data": {}},
+        "Mounts": mounts(record),
+        "Config": {**record.config.to_json()},
+        "NetworkSettings": _network_settings(record),
+    }
+    if record.manifest is not None:
+        result["ImageManifestDescriptor"] = dict(record.manifest)
+    if sizes is not None:
+        result["SizeRw"], result["SizeRootFs"] = sizes
+    return result
+
+
+def _state(state: State) -> dict[str, object]:
+    return {
+        "Status": state.status,
+        "Running": state.running,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": state.oom,
+        "Dead": False,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started,
+        "FinishedAt": state.finished,
+    }
+
+
+def mounts(record: Record) -> list[dict[str, object]]:
+    """Mount points, as docker lists them (binds and tmpfs mounts made by --mount)."""
+    result: list[dict[str, object]] = []
+    for text in record.host_config.binds:
+        source, target, words = served.split_bind(text)
+        spread = next((word for word in words if word in served.PROPAGATIONS), "rprivate")
+        mode = ",".join(words)
+        result.append(_mount("bind", source, target, mode, "ro" not in words, spread))
+    for mount in record.host_config.mounts:
+        spread = served.propagation(mount.bind_options.propagation if mount.bind_options else "")
+        result.append(
+            _mount(
+                mount.type,
+                mount.source,
+                mount.target,
+                "",
+                not mount.read_only,
+                spread if mount.type == "bind" else "",
+            )
+        )
+    return result
+
+
+def _mount(
+    kind: str, source: str, target: str, mode: str, writable: bool, spread: str
+) -> dict[str, object]:
+    return {
+        "Type": kind,
+        "Source": source,
+        "Destination": target,
+        "Mode": mode,
+        "RW": writable,
+        "Propagation": spread,
+    }
+
+
+def network_name(record: Record) -> str:
+    return record.host_config.network_mode
+
+
+def _endpoint(aliases: object = None) -> dict[str, object]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": aliases,
+        "MacAddress": "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+    }
+
+
+def _networks(record: Record) -> dict[str, object]:
+    name = network_name(record)
+    return {} if name.startswith("container:") else {name: _endpoint()}
+
+
+def _network_settings(record: Record) -> dict[str, object]:
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": dict.fromkeys(record.config.exposed_ports),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": _networks(record),
+    }
+
+
+def seconds_of(text: str) -> float:
+    """Unix time of a time that we printed; 0 for docker's zero time."""
+    if text == ZERO or len(text) < 19:
+        return 0.0
+    fraction = text[19:].rstrip("Z").lstrip(".") or "0"
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction}")
+
+
+def status_text(state: State) -> str:
+    """docker's words in `ps`."""
+    if state.running:
+        return f"Up {ago(time.time() - seconds_of(state.started))}"
+    if state.status == "created":
+        return "Created"
+    return f"Exited ({state.exit_code}) {ago(time.time() - seconds_of(state.finished))} ago"
+
+
+def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[str, object]:
+    record, state = container.record, container.state
+    result: dict[str, object] = {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": record.config.image,
+        "ImageID": record.image_id,
+        "Command": command_text(record.argv),
+        "Created": int(seconds_of(record.created)),
+        "Ports": [_port(port) for port in record.config.exposed_ports] if state.running else [],
+        "Labels": dict(record.config.labels),
+        "State": state.status,
+        "Status": status_text(state),
+        "HostConfig": {"NetworkMode": network_name(record)},
+        "NetworkSettings": {"Networks": _networks(record)},
+        "Mounts": mounts(record),
+    }
+    if record.host_config.annotations:
+        result["HostConfig"] = {
+            "NetworkMode": network_name(record),
+            "Annotations": dict(record.host_config.annotations),
+        }
+    if record.manifest is not None:
+        result["ImageManifestDescriptor"] = dict(record.manifest)
+    if sizes is not None:
+        result["SizeRw"], result["SizeRootFs"] = sizes
+    return result
+
+
+def command_text(argv: tuple[str, ...]) -> str:
+    return " ".join((argv[0], *(f"'{arg}'" if " " in arg else arg for arg in argv[1:])))
+
+
+def _port(text: str) -> dict[str, object]:
+    number, _, protocol = text.partition("/")
+    return {"PrivatePort": int(number) if number.isdigit() else 0, "Type": protocol or "tcp"}
+
+
+def exec_inspect(exec_: Exec) -> dict[str, object]:
+    request = exec_.request
+    cmd = request.cmd or ("",)
+    return {
+        "ID": exec_.id,
+        "Running": exec_.running,
+        "ExitCode": exec_.exit_code,
+        "ProcessConfig": {
+            "tty": request.tty,
+            "entrypoint": cmd[0],
+            "arguments": list(cmd[1:]),
+            "privileged": request.privileged,
+            **({"user": request.user} if request.user else {}),
+        },
+        "OpenStdin": request.attach_stdin,
+        "OpenStderr": request.attach_stderr,
+        "OpenStdout": request.attach_stdout,
+        "CanRemove": exec_.exit_code is not None,
+        "ContainerID": exec_.container_id,
+        "DetachKeys": request.detach_keys,
+        "Pid": exec_.pid,
+    }
+
+
+FILTERS = frozenset(
+    [
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "isolation",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ]
+)
+
+
+def matches(
+    container: Container,
+    filters: Mapping[str, tuple[str, ...]],
+    ancestors: frozenset[str],
+    before: float,
+    since: float,
+) -> bool:
+    """`ancestors`: image ids named by the ancestor filter; before and since: times of the containers named there."""
+    record, state = container.record, container.state
+    created = seconds_of(record.created)
+    if created >= before or (since and created <= since):
+        return False
+    checks: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
+        "id": lambda wanted: any(record.id.startswith(value) for value in wanted),
+        "name": lambda wanted: any(_name_matches(value, record.name) for value in wanted),
+        "label": lambda wanted: _labels_match(wanted, record.config.labels),
+        "status": lambda wanted: state.status in wanted,
+        "exited": lambda wanted: state.status == "exited" and str(state.exit_code) in wanted,
+        "ancestor": lambda wanted: record.image_id in ancestors or record.config.image in wanted,
+        "network": lambda wanted: network_name(record) in wanted,
+        "health": lambda wanted: "none" in wanted,
+        "expose": lambda wanted: any(_has_port(record, value) for value in wanted),
+        "publish": lambda wanted: False,
+        "volume": lambda wanted: any(
+            value in (mount["Source"], mount["Destination"])
+            for value in wanted
+            for mount in mounts(record)
+        ),
+        "is-task": lambda wanted: "false" in wanted,
+        "isolation": lambda wanted: True,
+        "before": lambda wanted: True,
+        "since": lambda wanted: True,
+    }
+    return all(checks[key](wanted) for key, wanted in filters.items())
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, f"/{name}") is not None or re.search(pattern, name) is not None
+    except re.error:
+        return pattern in name
+
+
+def _labels_match(wanted: tuple[str, ...], labels: Mapping[str, str]) -> bool:
+    for entry in wanted:
+        key, equals, value = entry.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def _has_port(record: Record, wanted: str) -> bool:
+    number, _, protocol = wanted.partition("/")
+    return f"{number}/{protocol or 'tcp'}" in record.config.exposed_ports

@@ -1,0 +1,234 @@
+"""Containers on disk: one folder each, `container.json` (what was asked for) and `state.json` (how it is).
+
+container.json is written once, durably, and again only by rename. state.json changes with each start
+and exit and is not synced: after a power cut nothing runs any more, which the boot id tells.
+Both are replaced whole; a folder without a readable container.json is an interrupted create.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from dockpy import files
+from dockpy.api.container import Config, HostConfig, decode, encode
+from dockpy.api.fields import parse_object
+from dockpy.api.times import ZERO
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was asked for, resolved once: image values are merged in, defaults filled in."""
+
+    id: str
+    name: str
+    created: str  # RFC 3339
+    image_id: str
+    config: Config
+    host_config: HostConfig
+    endpoints: Mapping[str, Mapping[str, object]]
+    snapshotter: str
+    platform: str = "linux"
+    manifest: Mapping[str, object] | None = None  # OCI descriptor of the image's manifest
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return (*(self.config.entrypoint or ()), *(self.config.cmd or ()))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "Version": 1,
+            "Id": self.id,
+            "Name": self.name,
+            "Created": self.created,
+            "ImageId": self.image_id,
+            "Config": encode(self.config),
+            "HostConfig": encode(self.host_config),
+            "Endpoints": dict(self.endpoints),
+            "Snapshotter": self.snapshotter,
+            "Platform": self.platform,
+            "Manifest": self.manifest,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, object]) -> Record:
+        try:
+            endpoints, manifest = raw["Endpoints"], raw["Manifest"]
+            if not isinstance(endpoints, dict) or not isinstance(manifest, (dict, type(None))):
+                raise InvalidParameter("a record of another shape")
+            return cls(
+                id=str(raw["Id"]),
+                name=str(raw["Name"]),
+                created=str(raw["Created"]),
+                image_id=str(raw["ImageId"]),
+                config=decode(Config, raw["Config"], "Config"),
+                host_config=decode(HostConfig, raw["HostConfig"], "HostConfig"),
+                endpoints=endpoints,
+                snapshotter=str(raw["Snapshotter"]),
+                platform=str(raw["Platform"]),
+                manifest=manifest,
+            )
+        except KeyError as error:
+            raise InvalidParameter(f"a record without {error}") from None
+
+
+@dataclass(frozen=True)
+class State:
+    """How a container is; the words are docker's."""
+
+    status: str = "created"  # created running exited dead
+    pid: int = 0
+    pid_start: int = 0
+    boot: str = ""  # of `pid`
+    exit_code: int = 0
+    error: str = ""
+    oom: bool = False
+    started: str = ZERO
+    finished: str = ZERO
+    restarts: int = 0
+    stopped: bool = False  # by a user, not by itself
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+    def to_json(self) -> dict[str, object]:
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, object]) -> State:
+        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        return cls(**known)  # type: ignore[arg-type]  # our own file; a wrong type shows in inspect, no more
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A folder in the store that holds no readable record."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Folders:
+    """The containers' folders in one store."""
+
+    root: str
+    tmp: str
+    _made: bool = field(default=False, repr=False)
+
+    def bundle(self, container_id: str) -> str:
+        return f"{self.root}/{container_id}"
+
+    def create(self, record: Record, *, durable: bool) -> None:
+        """The folder and its record; with `durable`, both survive a power cut when this returns."""
+        if not self._made:
+            os.makedirs(self.root, 0o700, exist_ok=True)
+            self._made = True
+        bundle = self.bundle(record.id)
+        os.mkdir(bundle, 0o700)
+        self.write_record(record, durable=durable)
+        if durable:
+            files.sync_folder(self.root)
+
+    def write_record(self, record: Record, *, durable: bool) -> None:
+        data = json.dumps(record.to_json(), separators=(",", ":")).encode()
+        files.write_atomic(f"{self.bundle(record.id)}/container.json", data, durable=durable)
+
+    def write_state(self, container_id: str, state: State) -> None:
+        data = json.dumps(state.to_json(), separators=(",", ":")).encode()
+        files.write_atomic(f"{self.bundle(container_id)}/state.json", data, durable=False)
+
+    def discard(self, container_id: str) -> str | None:
+        """Takes the folder out of sight in one step; its new path, still to be deleted. None when it is gone."""
+        os.makedirs(self.tmp, 0o700, exist_ok=True)
+        aside = f"{self.tmp}/container-{container_id}"
+        try:
+            os.rename(self.bundle(container_id), aside)
+        except FileNotFoundError:
+            return None
+        return aside
+
+    def load(self) -> Iterator[tuple[Record, State] | Broken]:
+        try:
+            names = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if re.fullmatch("[0-9a-f]{64}", name):
+                yield self._load(name)
+
+    def _load(self, name: str) -> tuple[Record, State] | Broken:
+        try:
+            raw = json.loads(files.read_bytes(f"{self.bundle(name)}/container.json"))
+            record = Record.from_json(parse_object(raw, "container.json"))
+        except (OSError, ValueError, DockpyError) as error:
+            return Broken(name, str(error))
+        try:
+            state = State.from_json(json.loads(files.read_bytes(f"{self.bundle(name)}/state.json")))
+        except (OSError, ValueError):
+            state = State()
+        return record, state
+
+
+class Names:
+    """Ids by name, and by prefix of id. Every change keeps both in step."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, str] = {}
+        self._ids: set[str] = set()
+
+    def check(self, name: str) -> None:
+        """InvalidParameter or Conflict when a new container cannot be called `name`."""
+        if NAME.fullmatch(name) is None:
+            raise InvalidParameter(
+                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )
+        owner = self._by_name.get(name)
+        if owner is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def add(self, container_id: str, name: str) -> None:
+        self.check(name)
+        self._by_name[name] = container_id
+        self._ids.add(container_id)
+
+    def rename(self, container_id: str, old: str, new: str) -> None:
+        self.check(new)
+        del self._by_name[old]
+        self._by_name[new] = container_id
+
+    def remove(self, container_id: str, name: str) -> None:
+        self._by_name.pop(name, None)
+        self._ids.discard(container_id)
+
+    def find(self, reference: str) -> str:
+        """The id meant by a full id, a name, /name or a prefix of one id only."""
+        if reference in self._ids:
+            return reference
+        named = self._by_name.get(reference[1:] if reference.startswith("/") else reference)
+        if named is not None:
+            return named
+        if re.fullmatch("[0-9a-f]{1,63}", reference):
+            found = [candidate for candidate in self._ids if candidate.startswith(reference)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise InvalidParameter(f"Multiple IDs found with provided prefix: {reference}")
+        raise NotFound(f"No such container: {reference}")
+
+
+def changed(state: State, **values: object) -> State:
+    return replace(state, **values)  # type: ignore[arg-type]  # the names are checked by replace itself

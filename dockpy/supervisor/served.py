@@ -1,0 +1,457 @@
+"""What of a create request is served here: refusals by name, and warnings for what cannot be enforced.
+
+Pure. InvalidParameter for what docker would refuse too, NotServed for what this build lacks; nothing
+that was asked for is dropped without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
+from dockpy.errors import Conflict, InvalidParameter, NotFound, NotServed
+from dockpy.oci.capabilities import normalize
+from dockpy.supervisor.signals import signal_number
+
+LOG_OPTIONS: Mapping[str, frozenset[str]] = {
+    "local": frozenset(("max-size", "max-file", "compress", "mode", "max-buffer-size")),
+    "json-file": frozenset(
+        ("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode",
+         "max-buffer-size")
+    ),
+    "none": frozenset(("mode", "max-buffer-size")),
+}  # fmt: skip
+
+ULIMITS = frozenset(
+    [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
+)
+
+# Whatever has no enforcement without a control group of ours: docker's flag, and how to see it was given.
+_LIMITS: tuple[tuple[str, str], ...] = (
+    ("memory", "memory (-m)"),
+    ("memory_reservation", "memory-reservation"),
+    ("memory_swap", "memory-swap"),
+    ("nano_cpus", "cpus"),
+    ("cpu_shares", "cpu-shares"),
+    ("cpu_period", "cpu-period"),
+    ("cpu_quota", "cpu-quota"),
+    ("cpu_realtime_period", "cpu-rt-period"),
+    ("cpu_realtime_runtime", "cpu-rt-runtime"),
+    ("cpuset_cpus", "cpuset-cpus"),
+    ("cpuset_mems", "cpuset-mems"),
+    ("blkio_weight", "blkio-weight"),
+    ("blkio_weight_device", "blkio-weight-device"),
+    ("blkio_device_read_bps", "device-read-bps"),
+    ("blkio_device_write_bps", "device-write-bps"),
+    ("blkio_device_read_iops", "device-read-iops"),
+    ("blkio_device_write_iops", "device-write-iops"),
+    ("device_cgroup_rules", "device-cgroup-rule"),
+    ("cgroup_parent", "cgroup-parent"),
+)
+
+_SYSCTL_IPC = re.compile(
+    r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+"
+)
+
+
+def check(request: ContainerCreate) -> list[str]:
+    """Raises for what is wrong or not served; returns the warnings."""
+    config, host = request.config, request.host_config
+    _check_process(config, host)
+    _check_mounts(config, host)
+    _check_isolation(config, host)
+    warnings = _check_network(request)
+    warnings += _check_limits(host)
+    _check_logging(host)
+    return warnings
+
+
+def _check_process(config: Config, host: HostConfig) -> None:
+    for entry in config.env:
+        if not entry or entry.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    if config.stop_timeout is not None and config.stop_timeout < -1:
+        raise InvalidParameter(f"invalid stop timeout {config.stop_timeout}: it must be -1 or more")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    if len(config.hostname) > 63 or re.search(r"[\s\0/]", config.hostname):
+        raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
+    if (
+        config.healthcheck is not None
+        and config.healthcheck.test
+        and config.healthcheck.test[0] != "NONE"
+    ):
+        raise NotServed(
+            "health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck"
+        )
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if policy.name not in ("", "no"):
+        if host.auto_remove:
+            raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+        raise NotServed(
+            f"restart policies (--restart {policy.name}) are not served yet; leave the flag out"
+        )
+    for limit in host.ulimits:
+        if limit.name not in ULIMITS:
+            raise InvalidParameter(f"invalid ulimit type: {limit.name}")
+        if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}"
+            )
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    normalize(host.cap_add, "CapAdd")
+    normalize(host.cap_drop, "CapDrop")
+
+
+def _check_mounts(config: Config, host: HostConfig) -> None:
+    targets: set[str] = set()
+    for text in host.binds:
+        source, target, _ = split_bind(text)
+        if not source.startswith("/"):
+            raise NotServed(
+                f"volumes (-v {text}) are not served yet; bind a folder of the host instead: -v /host/path:{target}"
+            )
+        _add_target(targets, target)
+    for mount in host.mounts:
+        _check_mount(mount)
+        _add_target(targets, mount.target)
+    for target in host.tmpfs:
+        if not target.startswith("/"):
+            raise InvalidParameter(f"invalid mount path: '{target}' mount path must be absolute")
+        _add_target(targets, target)
+    for target in config.volumes:
+        if not target.startswith("/"):
+            raise InvalidParameter(f"invalid volume specification: '{target}'")
+        if _normal(target) not in targets:
+            raise NotServed(
+                f"volumes (-v {target}) are not served yet; bind a folder of the host instead: -v /host/path:{target}"
+            )
+    if host.volumes_from:
+        raise NotServed("volumes of other containers (--volumes-from) are not served yet")
+    if host.volume_driver not in ("", "local"):
+        raise NotServed(f"volume drivers (--volume-driver {host.volume_driver}) are not served")
+    if host.storage_opt:
+        raise NotServed("storage options (--storage-opt) are not served: the store has no quotas")
+    if host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+
+
+def _check_mount(mount: MountRequest) -> None:
+    if not mount.target.startswith("/"):
+        raise InvalidParameter(
+            f"invalid mount config for type {mount.type!r}: invalid mount path: '{mount.target}' mount path must be absolute"
+        )
+    if mount.type == "bind":
+        if not mount.source.startswith("/"):
+            raise InvalidParameter(
+                f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute"
+            )
+        if mount.tmpfs_options is not None or mount.volume_options:
+            raise InvalidParameter(
+                'invalid mount config for type "bind": field VolumeOptions or TmpfsOptions must not be specified'
+            )
+        propagation(mount.bind_options.propagation if mount.bind_options else "")
+    elif mount.type == "tmpfs":
+        if mount.source:
+            raise InvalidParameter(
+                'invalid mount config for type "tmpfs": field Source must not be specified'
+            )
+    elif mount.type in ("volume", "image", "cluster"):
+        raise NotServed(
+            f"mounts of type {mount.type} (--mount) are not served yet; use type=bind or type=tmpfs"
+        )
+    else:
+        raise InvalidParameter(f"invalid mount config for type {mount.type!r}: mount type unknown")
+
+
+def _add_target(targets: set[str], target: str) -> None:
+    normal = _normal(target)
+    if normal == "/":
+        raise InvalidParameter("invalid specification: destination can't be '/'")
+    if normal in targets:
+        raise InvalidParameter(f"Duplicate mount point: {normal}")
+    targets.add(normal)
+
+
+def _normal(path: str) -> str:
+    import posixpath
+
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
+BIND_WORDS = PROPAGATIONS | {
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "nocopy",
+    "copy",
+    "consistent",
+    "cached",
+    "delegated",
+}
+
+
+def propagation(word: str) -> str:
+    if word and word not in PROPAGATIONS:
+        raise InvalidParameter(f"invalid propagation mode: {word}")
+    return word or "rprivate"
+
+
+def split_bind(text: str) -> tuple[str, str, tuple[str, ...]]:
+    """Source, destination and options of one `-v`: the source is a path or a volume's name."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
+        raise InvalidParameter(f"invalid volume specification: '{text}'")
+    options = tuple(word for word in parts[2].split(",") if word) if len(parts) == 3 else ()
+    for word in options:
+        if word not in BIND_WORDS:
+            raise InvalidParameter(f"invalid mode: {parts[2]}")
+    if not parts[1].startswith("/"):
+        raise InvalidParameter(
+            f"invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid mount path: '{parts[1]}' mount path must be absolute"
+        )
+    return parts[0], parts[1], options
+
+
+def _check_isolation(config: Config, host: HostConfig) -> None:
+    for word, mode, allowed in (
+        ("PID", host.pid_mode, ("", "host", "private")),
+        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("UTS", host.uts_mode, ("", "host")),
+        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host")),
+        ("user namespace", host.userns_mode, ("", "host")),
+    ):
+        joins = (
+            mode.startswith("container:")
+            and len(mode) > len("container:")
+            and word in ("PID", "IPC")
+        )
+        if mode not in allowed and not joins:
+            raise InvalidParameter(f"invalid {word} mode: {mode}")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if host.runtime not in ("", "dockpy", "runc", "io.containerd.runc.v2"):
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if host.isolation not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation '{host.isolation}': Linux has only 'default'")
+    if host.device_requests:
+        raise NotServed(
+            "device requests (--gpus) are not served yet; hand devices over with --device"
+        )
+    if host.cgroup:
+        raise InvalidParameter(f"invalid cgroup spec: {host.cgroup}")
+    for option in host.security_opt:
+        split_security_option(option)
+    for name in host.sysctls:
+        _check_sysctl(name, host)
+    for device in host.devices:
+        if not device.path_on_host.startswith("/"):
+            raise InvalidParameter(
+                f"invalid device specification: {device.path_on_host!r} is not an absolute path"
+            )
+        if re.search("[^rwm]", device.cgroup_permissions):
+            raise InvalidParameter(f"invalid device mode: {device.cgroup_permissions}")
+    for target in (*(host.masked_paths or ()), *(host.readonly_paths or ())):
+        if not target.startswith("/"):
+            raise InvalidParameter(
+                f"invalid masked or read-only path {target!r}: it must be absolute"
+            )
+
+
+def split_security_option(option: str) -> tuple[str, str]:
+    """Key and value; only what means something here, or what asks for less than there is."""
+    if option == "no-new-privileges":
+        return option, "true"
+    key, separator, value = option.partition("=")
+    if not separator:
+        key, separator, value = option.partition(":")
+    if not separator:
+        raise InvalidParameter(f"invalid --security-opt 1: {option!r}")
+    if key == "no-new-privileges":
+        if value not in ("true", "false"):
+            raise InvalidParameter(f"invalid --security-opt 2: {option!r}")
+    elif key == "apparmor":
+        if value != "unconfined":
+            raise NotServed(
+                f"AppArmor profiles (--security-opt {option}) are not served: loading one needs root"
+            )
+    elif key == "label":
+        if value != "disable":
+            raise NotServed(f"SELinux labels (--security-opt {option}) are not served")
+    elif key == "systempaths":
+        if value != "unconfined":
+            raise InvalidParameter(f"invalid --security-opt: {option!r}")
+    elif key != "seccomp":
+        raise InvalidParameter(f"invalid --security-opt 2: {option!r}")
+    return key, value
+
+
+def _check_sysctl(name: str, host: HostConfig) -> None:
+    name = name.replace("/", ".")
+    if name.startswith("net."):
+        if host.network_mode == "host":
+            raise InvalidParameter(f"sysctl {name!r} not allowed in host network namespace")
+        return
+    if _SYSCTL_IPC.fullmatch(name):
+        if host.ipc_mode == "host":
+            raise InvalidParameter(f"sysctl {name!r} not allowed in host ipc namespace")
+        return
+    if name == "kernel.domainname" and host.uts_mode != "host":
+        return
+    raise InvalidParameter(f"sysctl {name!r} is not in a separate kernel namespace")
+
+
+BRIDGES = ("", "default", "bridge")
+
+
+def _check_network(request: ContainerCreate) -> list[str]:
+    config, host = request.config, request.host_config
+    mode = host.network_mode
+    joins = mode.startswith("container:") and len(mode) > len("container:")
+    if mode not in (*BRIDGES, "none", "host") and not joins:
+        raise NotFound(f"network {mode} not found")
+    for name, endpoint in request.endpoints.items():
+        if name not in (*BRIDGES, "none", "host") and not joins:
+            raise NotFound(f"network {name} not found")
+        if name in BRIDGES and endpoint.get("Aliases"):
+            raise InvalidParameter(
+                "network-scoped aliases are only supported for user-defined networks"
+            )
+        if endpoint.get("IPAMConfig") and any(_values(endpoint["IPAMConfig"])):
+            raise InvalidParameter(
+                "user specified IP address is supported on user defined networks only"
+            )
+    if host.port_bindings or host.publish_all_ports:
+        if mode == "host":
+            return ["Published ports are discarded when using host network mode"]
+        if joins:
+            raise InvalidParameter(
+                "conflicting options: port publishing and the container type network mode"
+            )
+        raise NotServed("publishing ports (-p, -P) is not served yet; use --network host")
+    if host.links or any(endpoint.get("Links") for endpoint in request.endpoints.values()):
+        raise NotServed("links (--link) are not served")
+    if config.mac_address or any(
+        endpoint.get("MacAddress") for endpoint in request.endpoints.values()
+    ):
+        raise NotServed("MAC addresses (--mac-address) are not served yet")
+    if joins:
+        if config.hostname:
+            raise InvalidParameter("conflicting options: hostname and the network mode")
+        if host.dns or host.extra_hosts:
+            raise InvalidParameter(
+                "conflicting options: dns or custom host-to-IP mapping and the network mode"
+            )
+    for entry in host.extra_hosts:
+        name, _, address = entry.partition(":")
+        if not name or not address:
+            raise InvalidParameter(f"bad format for add-host: {entry!r}")
+        if address == "host-gateway":
+            raise NotServed(
+                "host-gateway (--add-host) is not served yet: a container has no way to the host; use --network host"
+            )
+    if mode in BRIDGES and not config.network_disabled:
+        return [
+            "network bridge is a private network with loopback only in this build: use --network host to reach other hosts"
+        ]
+    return []
+
+
+def _values(raw: object) -> list[object]:
+    return list(raw.values()) if isinstance(raw, dict) else [raw]
+
+
+def _check_limits(host: HostConfig) -> list[str]:
+    if 0 < host.memory < 6 << 20:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if host.nano_cpus < 0:
+        raise InvalidParameter("Invalid nanocpus: it must not be negative")
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidParameter(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
+        )
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidParameter(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if 0 < host.memory_swap < host.memory:
+        raise InvalidParameter(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    names = [word for field, word in _LIMITS if getattr(host, field)]
+    if host.memory_swappiness not in (None, -1):
+        names.append("memory-swappiness")
+    if host.oom_kill_disable:
+        names.append("oom-kill-disable")
+    if host.pids_limit not in (None, 0, -1):
+        names.append("pids-limit")
+    return [
+        f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded"
+        for word in names
+    ]
+
+
+def _check_logging(host: HostConfig) -> None:
+    driver = host.log_config.type or "local"
+    if driver not in LOG_OPTIONS:
+        raise InvalidParameter(
+            f"logger: no log driver named '{driver}' is registered; there are local, json-file and none"
+        )
+    for key, value in host.log_config.config.items():
+        if key not in LOG_OPTIONS[driver]:
+            raise InvalidParameter(f"unknown log opt '{key}' for {driver} log driver")
+        if key == "max-size":
+            log_size(value)
+        if key == "max-file" and (re.fullmatch("[0-9]{1,4}", value) is None or int(value) < 1):
+            raise InvalidParameter(f"max-file must be a number of at least 1, not {value!r}")
+
+
+def log_size(text: str) -> int:
+    """Bytes of docker's size words: 10m, 512k, 1g; -1 is no bound and comes out as 0."""
+    if text == "-1":
+        return 0
+    match: re.Match[str] | None = re.fullmatch(
+        r"([0-9]{1,12})(?:\.[0-9]+)? ?([kmgtKMGT]?)(?:[iI]?[bB])?", text
+    )
+    if match is None or int(match[1]) == 0:
+        raise InvalidParameter(f"invalid size: {text!r}")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
+
+
+def same_namespace(mode: str) -> str | None:
+    """The container named by `container:x`."""
+    return mode[len("container:") :] if mode.startswith("container:") else None
+
+
+def not_running(what: str, container_id: str) -> Conflict:
+    return Conflict(f"cannot join {what} of a non running container: {container_id}")

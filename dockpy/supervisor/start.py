@@ -1,0 +1,277 @@
+"""From a record to a running process: files, spec, one message to the keeper, and what the shim says first.
+
+Clients that attached before go along in the same message, so no byte is lost. Once the shim has said
+`started`, the exit path owns everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import trio
+
+from dockpy import files
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
+from dockpy.oci import capabilities, seccomp
+from dockpy.oci.seccomp import Seccomp
+from dockpy.oci.seccomp_default import default_profile
+from dockpy.shim.protocol import Attachment, Failed, LogConfig, ShimLink, Start, Started
+from dockpy.supervisor import served
+from dockpy.supervisor.assemble import (
+    Surroundings,
+    assemble,
+    hosts_file,
+    resolv_file,
+    seccomp_choice,
+)
+from dockpy.supervisor.container import Container, Outcome
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.records import Record, changed
+from dockpy.supervisor.remove import take_away
+from dockpy.supervisor.shims import Shim
+
+
+class StartFailed(DockpyError):
+    """The container could not be started (docker's code 128)."""
+
+
+class CommandUnusable(InvalidParameter):
+    """What should run is not there or cannot be run (126, 127)."""
+
+
+async def start(containers: Containers, container: Container, detach_keys: str = "") -> None:
+    """Returns when the container's process runs."""
+    async with container.lock:
+        if container.removing:
+            raise Conflict("container is marked for removal and cannot be started")
+        if container.state.running:
+            raise NotModified(f"container {container.name} is already running")
+        await _start(containers, container, detach_keys)
+
+
+async def _start(containers: Containers, container: Container, detach_keys: str) -> None:
+    record = container.record
+    bundle = containers.folders.bundle(record.id)
+    spec = assemble(record, _surroundings(containers, record, bundle))
+    config = json.dumps(spec.to_json(), separators=(",", ":")).encode()
+    files.write_atomic(f"{bundle}/config.json", config, durable=False)
+    for name in ("exit.json", "shim.json"):
+        files.unlink_if_exists(f"{bundle}/{name}")
+    clients = container.take_pending()
+    if detach_keys:
+        for client in clients:
+            client.detach_keys = client.detach_keys or detach_keys
+    try:
+        message = _start_message(
+            containers, record, bundle, tuple(client.attachment() for client in clients)
+        )
+        first = await _ask_keeper(containers, container, message)
+    finally:
+        for client in clients:
+            client.close()
+    if isinstance(first, Started):
+        return
+    container.shim = None
+    if isinstance(first, Failed):
+        raise _failed(containers, container, first.message, first.code)
+    raise _failed(
+        containers, container, "the container's shim ended before it had started the process", 128
+    )
+
+
+def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:
+    """Notes the failure as docker does: the container stays created, with the code and the text."""
+    text = f"failed to create task for container: {message}"
+    container.state = changed(container.state, exit_code=code, error=text, pid=0)
+    containers.save_state(container)
+    container.exits.release(Outcome(code))
+    if container.record.host_config.auto_remove:
+        take_away(containers, container)
+    return CommandUnusable(text) if code in (126, 127) else StartFailed(text)
+
+
+async def _ask_keeper(containers: Containers, container: Container, message: Start) -> object:
+    """The shim's first word: Started, Failed, or None when it ended."""
+    for _ in range(3):
+        send, receive = trio.open_memory_channel[object](4)
+        link, theirs = ShimLink.pair()
+        container.starting = send
+        try:
+            try:
+                born = await containers.keeper.start_shim(message, theirs)
+            finally:
+                os.close(theirs)
+            if born is not None:
+                os.close(born.pidfd)
+            shim = Shim(link, containers.teller(container))
+            containers.follow(container, shim)
+            first = await receive.receive()
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            container.starting = None
+        if first is None and born is None:
+            continue  # the keeper died with the message: the next one gets it
+        return first
+    return None
+
+
+def _start_message(
+    containers: Containers, record: Record, bundle: str, attachments: tuple[Attachment, ...]
+) -> Start:
+    config, host = record.config, record.host_config
+    options = host.log_config.config
+    driver = host.log_config.type
+    size = options.get("max-size", "20m" if driver == "local" else "-1")
+    log_config = LogConfig(
+        driver=driver,
+        folder=f"{bundle}/log",
+        max_size=served.log_size(size),
+        max_file=int(options.get("max-file", "5" if driver == "local" else "1")),
+    )
+    height_width = (
+        host.console_size if len(host.console_size) == 2 and any(host.console_size) else None
+    )
+    return Start(
+        id=record.id,
+        bundle=bundle,
+        socket=f"{containers.host.run}/s/{record.id[:16]}.sock",
+        boot=containers.host.boot,
+        log=log_config,
+        tty=config.tty,
+        open_stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+        console_size=(height_width[0], height_width[1]) if height_width else None,
+        attachments=attachments,
+    )
+
+
+# ------------------------------------------------------------------------------ surroundings
+
+
+def _surroundings(containers: Containers, record: Record, bundle: str) -> Surroundings:
+    host = record.host_config
+    return Surroundings(
+        bundle=bundle,
+        tier=containers.host.tier,
+        root=containers.snapshots.mounts(record.id),
+        namespaces=_joined(containers, record),
+        etc_files=_etc_files(containers, record, bundle),
+        seccomp=_seccomp(record),
+        host_devices=_host_devices() if host.privileged else (),
+    )
+
+
+def _joined(containers: Containers, record: Record) -> Mapping[str, str]:
+    host = record.host_config
+    found = {}
+    for kind, file, mode in (
+        ("network", "net", host.network_mode),
+        ("pid", "pid", host.pid_mode),
+        ("ipc", "ipc", host.ipc_mode),
+    ):
+        reference = served.same_namespace(mode)
+        if reference is None:
+            continue
+        peer = containers.get(reference)
+        if not peer.state.running:
+            raise served.not_running(kind, peer.id)
+        found[kind] = f"/proc/{peer.state.pid}/ns/{file}"
+    return found
+
+
+def _etc_files(containers: Containers, record: Record, bundle: str) -> Mapping[str, str]:
+    """Writes hostname, hosts and resolv.conf; a container in another's network shares that one's."""
+    peer = served.same_namespace(record.host_config.network_mode)
+    if peer is not None:
+        folder = containers.folders.bundle(containers.get(peer).id)
+        return {f"/etc/{name}": f"{folder}/{name}" for name in ("hostname", "hosts", "resolv.conf")}
+    shared = record.host_config.network_mode == "host"
+    texts = {
+        "hostname": record.config.hostname + "\n",
+        "hosts": hosts_file(record, _host_text("/etc/hosts") if shared else None),
+        "resolv.conf": resolv_file(record, _host_text("/etc/resolv.conf")),
+    }
+    for name, text in texts.items():
+        _write_plain(f"{bundle}/{name}", text)
+    return {f"/etc/{name}": f"{bundle}/{name}" for name in texts}
+
+
+def _write_plain(path: str, text: str) -> None:
+    """In place: the container may have written to the same file, and a bind mount keeps the inode anyway."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _host_text(path: str) -> str:
+    try:
+        return files.read_bytes(path, 1 << 20).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def _host_devices() -> tuple[str, ...]:
+    """Device nodes of the host that we may open; terminals stay outside."""
+    found = []
+    for entry in os.scandir("/dev"):
+        if (
+            entry.is_symlink()
+            or entry.is_dir()
+            or entry.name.startswith(("tty", "pts", "console", "vcs", "ptmx"))
+        ):
+            continue
+        if entry.name in ("null", "zero", "full", "random", "urandom") or entry.is_file():
+            continue
+        if os.access(entry.path, os.R_OK):
+            found.append(entry.path)
+    return tuple(sorted(found))
+
+
+def _seccomp(record: Record) -> Seccomp | None:
+    host = record.host_config
+    choice = seccomp_choice(host.security_opt, privileged=host.privileged)
+    if choice == "unconfined":
+        return None
+    caps = capabilities.adjust(host.cap_add, host.cap_drop, host.privileged)
+    return _resolved_profile(choice, tuple(sorted(caps)))
+
+
+@dataclass(frozen=True)
+class _Machine:
+    arch: str
+    kernel: tuple[int, int]
+
+
+@lru_cache(maxsize=1)
+def _machine() -> _Machine:
+    uname = os.uname()
+    return _Machine(seccomp.go_arch(uname.machine), seccomp.kernel_version(uname.release))
+
+
+@lru_cache(maxsize=32)
+def _resolved_profile(choice: str, caps: tuple[str, ...]) -> Seccomp | None:
+    """Pure in its arguments; kept, since most containers ask for the same."""
+    if choice in ("builtin", ""):
+        profile: seccomp.Profile | None = default_profile()
+    else:
+        profile = seccomp.parse_profile(choice)
+    if profile is None:
+        return None
+    machine = _machine()
+    return seccomp.resolve(profile, caps, machine.arch, machine.kernel)
+
+
+def check_profile(record: Record) -> None:
+    """InvalidParameter at create for a profile that does not parse."""
+    try:
+        _seccomp(record)
+    except ValueError as error:
+        raise InvalidParameter(f"Decoding seccomp profile failed: {error}") from None

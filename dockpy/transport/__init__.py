@@ -1,0 +1,1 @@
+"""Trio sockets for HTTP: bytes and descriptors, no meaning."""

@@ -1,0 +1,66 @@
+"""Stores for the images room: real content, real trees. The overlay's are made without a mount."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dockpy.images import archive
+from dockpy.images.store import ImageStore
+from dockpy.storage.content import ContentStore
+from dockpy.storage.overlay import OverlaySnapshotter
+
+Open = Callable[[Path], ImageStore]
+
+
+def opened(folder: Path) -> ImageStore:
+    """The store in `folder` as a daemon opens it at its start."""
+    folder.mkdir(exist_ok=True)
+    snapshots = OverlaySnapshotter(str(folder / "snapshots"), real_owners=os.getuid() == 0)
+    snapshots.recover()
+    images = str(folder / "images")
+    store = ImageStore(
+        ContentStore(images), snapshots, f"{images}/index.json", str(folder / "images.lock")
+    )
+    store.recover()
+    return store
+
+
+@pytest.fixture
+def open_store() -> Open:
+    return opened
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return opened(tmp_path / "store")
+
+
+@pytest.fixture
+def load(store: ImageStore) -> Callable[[bytes], list[str]]:
+    def loading(data: bytes) -> list[str]:
+        return archive.load(store, io.BytesIO(data).read, lambda message: None)
+
+    return loading
+
+
+def in_tree(store: ImageStore, key: str, path: str) -> Path:
+    """Where a file of an active tree is: in what was changed, else in the topmost layer that has
+    it.
+    """
+    places = (store.snapshots.upper(key), *store.snapshots.layers(key))
+    return next(Path(place, path) for place in places if Path(place, path).exists())
+
+
+def is_empty(store: ImageStore) -> bool:
+    """No image, no blob, no tree, nothing half done."""
+    root = Path(store.content.root)
+    left = [path for path in root.rglob("*") if path.is_file()]
+    names = {path.name for path in left}
+    return (
+        not store.list() and names <= {"oci-layout", "index.json"} and not store.snapshots.chains()
+    )

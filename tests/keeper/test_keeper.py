@@ -1,0 +1,403 @@
+"""Birth, death and return of keeper and daemon, with a toy daemon and plain processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockpy import ids
+from dockpy.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
+# Run as a program, by whatever user: birth with the toy keeper, then the socket's path on stdout.
+BORN = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from dockpy import reexec
+from dockpy.client import birth
+from dockpy.errors import DockpyError
+from dockpy.paths import Paths
+from tests.keeper.toykeeper import toy_argv
+reexec.argv = toy_argv(sys.argv[1])
+try:
+    print(birth.ensure(Paths(sys.argv[2]), os.environ))
+except DockpyError as error:
+    sys.exit(str(error))
+"""
+
+
+class House:
+    """One store, and what runs on it."""
+
+    def __init__(self, folder: Path, user: str | None = None) -> None:
+        self.paths = Paths(str(folder / "store"))
+        self.user = user
+        self.environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+
+    def birth(self, **environ: str) -> str:
+        line = ["/usr/bin/python3", "-IS", "-c", BORN, str(ROOT), self.paths.store]
+        if self.user is not None:
+            line = [
+                "setpriv",
+                f"--reuid={self.user}",
+                f"--regid={self.user}",
+                "--clear-groups",
+                *line,
+            ]
+        done = subprocess.run(
+            line, env={**self.environ, **environ}, capture_output=True, text=True, timeout=30
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return done.stdout.strip()
+
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(Path(self.paths.daemon_json).read_bytes())
+        return found
+
+    def ask(self, request: dict[str, Any], timeout: float = 20.0) -> list[dict[str, Any]]:
+        with socket.socket(socket.AF_UNIX) as conn:
+            conn.settimeout(timeout)
+            conn.connect(self.record()["socket"])
+            conn.sendall(json.dumps(request).encode() + b"\n")
+            conn.shutdown(socket.SHUT_WR)
+            said = conn.makefile().read()
+        return [json.loads(line) for line in said.splitlines()]
+
+    def run(self, *args: str, **more: Any) -> list[dict[str, Any]]:
+        return self.ask({"cid": ids.new_id(), "args": args, **more})
+
+    def code(self, *args: str) -> int:
+        code: int = self.run(*args)[-1]["code"]
+        return code
+
+    def kill(self, role: str) -> None:
+        pid = self.record()[role]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not running(pid))
+
+    def leave(self, *args: str) -> str:
+        """A container that nobody waits for; returns its id once its shim is there."""
+        cid = ids.new_id()
+        self.ask({"cid": cid, "args": args, "leave": True})
+        wait_for(lambda: self.file(cid, "shim.json").get("init") is not None)
+        return cid
+
+    def file(self, cid: str, name: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(Path(self.paths.containers, cid, name).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def end(self) -> None:
+        try:
+            record = self.record()
+        except FileNotFoundError:
+            record = {}
+        pids = [record[role]["pid"] for role in ("keeper", "daemon") if record.get(role)]
+        for file in Path(self.paths.containers).glob("*/shim.json"):
+            pids.append(json.loads(file.read_bytes())["pid"])
+        for pid in pids:
+            try:
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if title.startswith(b"dockpy-"):
+                    os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+
+def running(pid: int) -> bool:
+    try:
+        ids.start_time(pid)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(true: Any, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+USERS = [None, "plain", "peer"] if os.geteuid() == 0 else [None]
+
+
+@pytest.fixture(params=USERS, ids=lambda user: user or "self")
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    folder = Path(
+        subprocess.check_output(["mktemp", "-d", "/tmp/keeper-XXXXXX"], text=True).strip()
+    )
+    if request.param is not None:
+        try:
+            shutil.chown(folder, request.param, request.param)
+        except LookupError:
+            pytest.skip(f"this host has no user {request.param}")
+        if subprocess.run(
+            [
+                "setpriv",
+                f"--reuid={request.param}",
+                "--clear-groups",
+                "test",
+                "-r",
+                str(ROOT / "dockpy/ids.py"),
+            ]
+        ).returncode:
+            pytest.skip(f"user {request.param} cannot read the source tree")
+    house = House(folder, request.param)
+    yield house
+    house.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.end()
+
+
+def test_a_process_runs_and_its_exit_comes_back(house: House) -> None:
+    house.birth()
+    events = house.run("sh", "-c", "exit 9")
+    assert [event["event"] for event in events] == ["started", "exit"]
+    assert events[-1]["code"] == 9
+
+
+def test_the_tier_is_found_by_trying(house: House) -> None:
+    house.birth()
+    expected = {
+        None: ("root", "single", "subuid"),
+        "plain": ("single",),
+        "peer": ("subuid", "single"),
+    }
+    assert house.record()["tier"] in expected[house.user]
+    keeper = house.record()["keeper"]["pid"]
+    if house.user is not None:
+        map_lines = Path(f"/proc/{keeper}/uid_map").read_text().splitlines()
+        assert map_lines[0].split()[0] == "0"
+        assert len(map_lines) == (2 if house.record()["tier"] == "subuid" else 1)
+    assert os.readlink(f"/proc/{keeper}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+    for line in Path(f"/proc/{keeper}/mountinfo").read_text().splitlines():
+        assert " shared:" not in line
+
+
+def test_socket_and_folders_are_ours_alone(house: House) -> None:
+    path = house.birth()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert os.stat(house.record()["run"]).st_mode & 0o777 == 0o700
+
+
+def test_keeper_is_apart_from_its_caller(own: House) -> None:
+    own.birth(HTTP_PROXY="http://secret", LANG="C.UTF-8")
+    keeper = own.record()["keeper"]["pid"]
+    environ = Path(f"/proc/{keeper}/environ").read_bytes()
+    assert b"secret" not in environ
+    assert os.readlink(f"/proc/{keeper}/cwd") == "/"
+    assert os.getsid(keeper) != os.getsid(0)
+    for fd in os.listdir(f"/proc/{keeper}/fd"):
+        assert "pytest" not in os.readlink(
+            f"/proc/{keeper}/fd/{fd}"
+        ) or own.paths.store in os.readlink(f"/proc/{keeper}/fd/{fd}")
+    assert len(os.listdir(f"/proc/{keeper}/task")) == 1
+
+
+def test_a_hundred_first_commands_start_one_daemon(own: House) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        sockets = set(pool.map(lambda _: own.birth(), range(40)))
+    assert len(sockets) == 1
+    found = subprocess.run(
+        ["pgrep", "-f", f"^dockpy-keeper {own.paths.store}"], capture_output=True, text=True
+    )
+    assert len(found.stdout.split()) == 1
+
+
+def test_another_runtime_dir_meets_the_same_daemon(own: House, tmp_path: Path) -> None:
+    first, second = tmp_path / "r1", tmp_path / "r2"
+    first.mkdir()
+    second.mkdir()
+    path = own.birth(XDG_RUNTIME_DIR=str(first))
+    before = own.record()["daemon"]
+    assert own.birth(XDG_RUNTIME_DIR=str(second)) == path
+    assert own.record()["daemon"] == before
+    assert os.readlink(first / "dockpy.sock") == path
+
+
+def test_a_killed_daemon_is_forked_again_and_waiting_clients_are_served(house: House) -> None:
+    house.birth()
+    before = house.record()
+    house.kill("daemon")
+    assert house.code("sh", "-c", "exit 4") == 4
+    after = house.record()
+    assert after["keeper"] == before["keeper"]
+    assert after["daemon"] != before["daemon"]
+
+
+def test_a_daemon_that_crashes_again_and_again_is_slowed_down(own: House) -> None:
+    own.birth()
+    begun = time.monotonic()
+    for _ in range(3):
+        own.ask({"crash": True})
+    assert own.code("true") == 0
+    assert 0.5 < time.monotonic() - begun < 5
+
+
+def test_a_killed_keeper_is_made_again_by_the_daemon(house: House) -> None:
+    house.birth()
+    before = house.record()
+    cid = house.leave("sh", "-c", "sleep 1; echo late; exit 5")
+    house.kill("keeper")
+    wait_for(lambda: house.record()["keeper"] not in (None, before["keeper"]))
+    after = house.record()
+    assert after["daemon"] == before["daemon"]
+    keeper = after["keeper"]["pid"]
+    for kind in ("user", "mnt"):
+        assert os.readlink(f"/proc/{keeper}/ns/{kind}") == os.readlink(
+            f"/proc/{after['daemon']['pid']}/ns/{kind}"
+        )
+    assert house.code("sh", "-c", "exit 6") == 6
+    # It forks daemons as the first one did.
+    house.kill("daemon")
+    assert house.code("sh", "-c", "exit 7") == 7
+    wait_for(lambda: house.file(cid, "exit.json").get("code") == 5)
+
+
+def test_when_both_are_dead_the_next_command_enters_through_a_shim(house: House) -> None:
+    house.birth()
+    first = house.record()
+    cid = house.leave("sh", "-c", "sleep 2; echo late; exit 5")
+    shim = house.file(cid, "shim.json")["pid"]
+    pids = [first[role]["pid"] for role in ("keeper", "daemon")]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not any(running(pid) for pid in pids))
+    house.birth()
+    after = house.record()
+    assert after["tier"] == first["tier"]
+    for kind in ("user", "mnt"):
+        assert os.readlink(f"/proc/{after['keeper']['pid']}/ns/{kind}") == os.readlink(
+            f"/proc/{shim}/ns/{kind}"
+        )
+    assert house.code("sh", "-c", "exit 8") == 8
+    wait_for(lambda: house.file(cid, "exit.json").get("code") == 5)
+
+
+def test_both_killed_with_nothing_running_is_a_birth_like_the_first(house: House) -> None:
+    house.birth()
+    for role in ("keeper", "daemon"):
+        os.kill(house.record()[role]["pid"], signal.SIGKILL)
+    house.birth()
+    assert house.code("true") == 0
+
+
+def test_stop_leaves_nothing_and_containers_go_on(house: House) -> None:
+    path = house.birth()
+    before = house.record()
+    cid = house.leave("sh", "-c", "sleep 1; exit 3")
+    house.ask({"stop": True})
+    wait_for(lambda: not running(before["keeper"]["pid"]))
+    assert not os.path.exists(path)
+    assert not os.path.exists(house.paths.daemon_json)
+    house.birth()
+    wait_for(lambda: house.file(cid, "exit.json").get("code") == 3)
+
+
+def test_a_deleted_run_folder_is_made_again(house: House) -> None:
+    path = house.birth()
+    before = house.record()
+    cid = house.leave("sleep", "30")
+    shim_socket = house.file(cid, "shim.json")["socket"]
+    shutil.rmtree(house.record()["run"])
+    wait_for(lambda: os.path.exists(path) and os.path.exists(shim_socket))
+    wait_for(lambda: house.code("sh", "-c", "exit 2") == 2)
+    assert house.record()["daemon"] == before["daemon"]
+    # And a second time: the watch is on the new folder.
+    shutil.rmtree(house.record()["run"])
+    wait_for(lambda: os.path.exists(path))
+    assert house.code("true") == 0
+
+
+def test_a_store_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(RuntimeError, match="cannot be written .* set XDG_DATA_HOME"):
+        House(tmp_path).birth()
+
+
+def test_a_keeper_that_cannot_start_says_why(own: House) -> None:
+    with pytest.raises(RuntimeError, match="there is no tier 'nonsense'"):
+        own.birth(DOCKPY_TIER="nonsense")
+    own.birth()
+    assert own.code("true") == 0
+
+
+def test_a_long_store_path_gets_a_short_run_folder(tmp_path: Path) -> None:
+    house = House(tmp_path / ("x" * 100))
+    try:
+        path = house.birth()
+        assert path.startswith(f"/tmp/dockpy-{os.geteuid()}-")
+        assert house.code("true") == 0
+    finally:
+        house.ask({"stop": True})
+
+
+def test_shims_cost_little_memory(own: House) -> None:
+    own.birth()
+    cids = [own.leave("sleep", "30") for _ in range(5)]
+    sizes = []
+    for cid in cids:
+        pid = own.file(cid, "shim.json")["pid"]
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sizes.append(int(next(line for line in lines if line.startswith("Pss:")).split()[1]))
+    assert sorted(sizes)[2] < 1024, sizes
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_kills_at_any_instant_lose_no_exit(own: House, round_: int) -> None:
+    own.birth()
+    with ThreadPoolExecutor(10) as pool:
+        cids = [ids.new_id() for _ in range(10)]
+        script = "for i in $(seq 200); do echo $i; done; exit $1"
+
+        def begin(number: int) -> None:
+            request = {
+                "cid": cids[number],
+                "args": ["sh", "-c", script, "sh", str(number)],
+                "leave": True,
+            }
+            try:
+                own.ask(request)
+            except (OSError, ValueError):
+                pass  # killed under it: it was started, or it was not
+
+        started = [pool.submit(begin, number) for number in range(10)]
+        time.sleep(0.02 * round_)
+        for role in ("keeper", "daemon")[: round_ + 1]:
+            os.kill(own.record()[role]["pid"], signal.SIGKILL)
+        for future in started:
+            future.result(timeout=30)
+    own.birth()
+    assert own.code("true") == 0
+    for number, cid in enumerate(cids):
+        if own.file(cid, "shim.json"):
+            wait_for(
+                lambda cid=cid, number=number: own.file(cid, "exit.json").get("code") == number
+            )
+            data = Path(own.paths.containers, cid, "log", "0.data").read_bytes()
+            assert data.split() == [b"%d" % line for line in range(1, 201)]
+
+
+assert sys.version_info >= (3, 9)
