@@ -152,14 +152,14 @@ def integer(name: str, default: int = 0) -> Any:
 
 
 def integers(name: str) -> Any:
-    """A pair of numbers; docker prints [0, 0] where none was given."""
+    """A pair of numbers, zeros where none was given."""
 
     def parse(raw: object, where: str) -> tuple[int, ...]:
         if not isinstance(raw, list):
             raise wrong(raw, where, "an array of numbers")
         return tuple(parse_integer(item, where) for item in raw)
 
-    return _field(name, Kind(parse, lambda value: list(value) or [0, 0]), ())
+    return _field(name, Kind(parse, _list), (0, 0))
 
 
 def optional_integer(name: str) -> Any:

@@ -82,7 +82,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", "/plugins", "plugin_list"),
     ("GET", "/plugins/privileges", "plugins"),
     ("POST", "/plugins/{name…}", "plugins"),
-    ("GET", "/plugins/{name…}", "plugins"),
+    ("GET", "/plugins/{name…}/json", "plugin_inspect"),
     ("DELETE", "/plugins/{name…}", "plugins"),
     *((method, f"/{noun}{rest}", "swarm")
       for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")

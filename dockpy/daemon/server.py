@@ -7,6 +7,7 @@ goes to the log.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import socket
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 # Between the first byte of a head and its last. Idle connections may stay, as with docker.
 HEAD_WITHIN = 60.0
+
+# After a refusal, what the client is still sending is read away for so long: else it gets a reset
+# before it has read the answer.
+LINGER = 1.0
 
 _GONE = (PeerGone, BrokenPipeError, ConnectionError, trio.ClosedResourceError)
 
@@ -84,6 +89,8 @@ class Server:
                     exchange, 500, "internal error; `dockpy daemon logs` has the details"
                 )
             if not await exchange.finish():
+                if not connection.handed_over:
+                    await connection.linger(LINGER)
                 return
 
     async def _next_request(self, connection: Connection, codec: ServerCodec) -> Request | None:
@@ -112,11 +119,9 @@ class Server:
         await exchange.reply(status, None if status == 304 else {"message": message})
 
     async def _refuse(self, connection: Connection, codec: ServerCodec, error: BadRequest) -> None:
-        body = (
-            b'{"message":"bad request: '
-            + str(error).encode("ascii", "replace").replace(b'"', b"'")
-            + b'"}\n'
-        )
+        # h11 ends its sentences with the bytes that it did not like.
+        sentence = str(error).partition(": ")[0]
+        body = json.dumps({"message": f"bad request: {sentence}"}).encode() + b"\n"
         reason = REASONS.get(error.status, b"Bad Request").decode()
         head = raw_head(
             error.status,
@@ -128,3 +133,4 @@ class Server:
             ],
         )
         await connection.send(head + body)
+        await connection.linger(LINGER)

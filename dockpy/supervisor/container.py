@@ -60,7 +60,6 @@ class Outcome:
     """What a waiter gets."""
 
     exit_code: int
-    error: str = ""
 
 
 class Waiters:

@@ -253,7 +253,7 @@ class Containers:
                 self._exec_over(container, exec_, 137)
         if not container.record.host_config.auto_remove or container.restarting:
             self.save_state(container)
-        container.exits.release(Outcome(code, error))
+        container.exits.release(Outcome(code))
         if oom:
             self.publish(container, "oom")
         self.publish(

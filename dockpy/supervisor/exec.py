@@ -64,7 +64,7 @@ async def start(
             )
         )
     except DockpyError as error:
-        text = f"OCI runtime exec failed: exec failed: unable to start container process: {error}"
+        text = str(error)
         if exec_.exit_code is None:
             exec_.exit_code = (
                 126

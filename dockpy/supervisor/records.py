@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from dockpy import files
 from dockpy.api.container import Config, HostConfig, decode, encode
+from dockpy.api.fields import parse_object
 from dockpy.api.times import ZERO
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound
 
@@ -166,7 +167,7 @@ class Folders:
     def _load(self, name: str) -> tuple[Record, State] | Broken:
         try:
             raw = json.loads(files.read_bytes(f"{self.bundle(name)}/container.json"))
-            record = Record.from_json(raw)
+            record = Record.from_json(parse_object(raw, "container.json"))
         except (OSError, ValueError, DockpyError) as error:
             return Broken(name, str(error))
         try:

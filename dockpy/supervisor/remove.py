@@ -59,7 +59,7 @@ def take_away(containers: Containers, container: Container) -> None:
     aside = containers.folders.discard(container.id)
     containers.forget(container)
     containers.publish(container, "destroy")
-    outcome = Outcome(container.state.exit_code, container.state.error)
+    outcome = Outcome(container.state.exit_code)
     container.exits.release(outcome)
     container.removals.release(outcome)
     containers.nursery.start_soon(_delete, containers, container.id, aside)

@@ -85,13 +85,10 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
 
 def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:
     """Notes the failure as docker does: the container stays created, with the code and the text."""
-    text = (
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"dockpy create failed: unable to start container process: {message}"
-    )
+    text = f"failed to create task for container: {message}"
     container.state = changed(container.state, exit_code=code, error=text, pid=0)
     containers.save_state(container)
-    container.exits.release(Outcome(code, text))
+    container.exits.release(Outcome(code))
     if container.record.host_config.auto_remove:
         take_away(containers, container)
     return CommandUnusable(text) if code in (126, 127) else StartFailed(text)

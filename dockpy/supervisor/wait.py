@@ -17,6 +17,6 @@ def register(container: Container, condition: str) -> Waiter:
     waiter = container.exits.add()
     if condition != "next-exit" and not container.state.running:
         container.exits.forget(waiter)
-        waiter.outcome = Outcome(container.state.exit_code, "")
+        waiter.outcome = Outcome(container.state.exit_code)
         waiter.ready.set()
     return waiter

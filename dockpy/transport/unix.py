@@ -111,6 +111,16 @@ class Connection:
             # A pipelined request: readable from now on, so look again from time to time only.
             await trio.sleep(1)
 
+    async def linger(self, seconds: float) -> None:
+        """Says that nothing more comes, and reads on until the peer has understood."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+        with trio.move_on_after(seconds):
+            while await self.receive():
+                pass
+
     def hand_over(self) -> socket.socket:
         """The socket itself; the caller closes it."""
         sock, self._socket = self.sock, None

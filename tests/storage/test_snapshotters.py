@@ -17,7 +17,9 @@ from dockpy.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC, mount
 from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.digest import ChainID, DiffID, chain_ids
 from dockpy.oci.spec import Mount
-from dockpy.storage import overlay
+from dockpy.storage import fuse, overlay
+from dockpy.storage.copy import CopySnapshotter
+from dockpy.storage.fuse import FuseSnapshotter
 from dockpy.storage.overlay import OverlaySnapshotter
 from dockpy.storage.snapshot import LayerSource, Snapshotter
 from tests.storage.archives import Archive, reader
@@ -35,7 +37,22 @@ def make_overlay(root: Path) -> Snapshotter:
     return OverlaySnapshotter(str(root), real_owners=not INSIDE)
 
 
-DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {"overlay": make_overlay}
+def make_copy(root: Path) -> Snapshotter:
+    return CopySnapshotter(str(root), real_owners=not INSIDE)
+
+
+def make_fuse(root: Path) -> Snapshotter:
+    root.mkdir(exist_ok=True)
+    if not fuse.works(str(root)):
+        pytest.skip("fuse-overlayfs is not installed, or /dev/fuse cannot be opened")
+    return FuseSnapshotter(str(root), real_owners=not INSIDE)
+
+
+DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {
+    "overlay": make_overlay,
+    "copy": make_copy,
+    "fuse": make_fuse,
+}
 
 
 @pytest.fixture(params=sorted(DRIVERS))
@@ -47,7 +64,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Snapsho
 def snapshots(make: Callable[[], Snapshotter]) -> Iterator[Snapshotter]:
     store = make()
     yield store
-    for key in store.keys():
+    for key in list(store.keys()):
         store.remove(key)
 
 

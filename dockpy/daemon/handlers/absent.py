@@ -26,6 +26,7 @@ class AbsentHandlers:
             "session": _refusal("BuildKit sessions are not served"),
             "plugins": _refusal("plugins are not served"),
             "plugin_list": self.plugin_list,
+            "plugin_inspect": self.plugin_inspect,
             "swarm": self.swarm,
             "volume_list": self.volume_list,
             "volume_inspect": self.volume_inspect,
@@ -53,6 +54,9 @@ class AbsentHandlers:
 
     async def plugin_list(self, exchange: Exchange) -> None:
         await exchange.reply(200, [])
+
+    async def plugin_inspect(self, exchange: Exchange) -> None:
+        raise NotFound(f'plugin "{exchange.names["name"]}" not found')
 
     async def build_prune(self, exchange: Exchange) -> None:
         await exchange.reply(200, {"CachesDeleted": None, "SpaceReclaimed": 0})

@@ -222,10 +222,7 @@ class ContainerHandlers:
         # The client starts the container only after it has seen this head.
         await exchange.begin()
         outcome = await exchange.while_connected(waiter.wait)
-        error = {"Message": outcome.error} if outcome.error else None
-        await exchange.write_line(
-            {"StatusCode": outcome.exit_code, **({"Error": error} if error else {})}
-        )
+        await exchange.write_line({"StatusCode": outcome.exit_code})
         await exchange.end()
 
     async def logs(self, exchange: Exchange) -> None:

@@ -1,0 +1,84 @@
+"""Daemons, keepers and shims that are killed under running containers."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.daemon.conftest import Engine, eventually, frames, kill, read_all
+
+
+def test_a_next_daemon_adopts_what_runs_and_reads_what_ended(engine: Engine) -> None:
+    running = engine.run("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.05; done")
+    ending = engine.run("sh", "-c", "sleep 0.3; exit 9")
+    created = engine.create("true")
+    pid = engine.state(running)["Pid"]
+    before = engine.record()["daemon"]["pid"]
+    kill(before)
+    eventually(lambda: engine.record()["daemon"]["pid"] != before)
+    engine.start()
+    assert engine.wait(ending) == 9
+    assert engine.state(running)["Pid"] == pid
+    assert engine.state(created)["Status"] == "created"
+    assert engine.ask("POST", f"/containers/{running}/stop?t=5").status == 204
+    assert engine.state(running)["ExitCode"] == 6
+
+
+def test_a_container_that_ends_without_a_daemon_is_removed_all_the_same(engine: Engine) -> None:
+    container = engine.run("sh", "-c", "sleep 0.5", host={"AutoRemove": True})
+    before = engine.record()["daemon"]["pid"]
+    os.kill(before, signal.SIGSTOP)
+    kill(before)
+    engine.start()
+    eventually(lambda: engine.ask("GET", f"/containers/{container}/json").status == 404)
+
+
+def test_an_attached_client_outlives_the_daemon(engine: Engine) -> None:
+    container = engine.create("sh", "-c", "echo one; sleep 0.5; echo two")
+    sock, rest = engine.upgrade(f"/containers/{container}/attach?stream=1&stdout=1")
+    with sock:
+        engine.ask("POST", f"/containers/{container}/start")
+        kill(engine.record()["daemon"]["pid"])
+        assert b"".join(data for _, data in frames(rest + read_all(sock))) == b"one\ntwo\n"
+
+
+def test_a_daemon_starts_another_keeper(engine: Engine) -> None:
+    before = engine.record()["keeper"]["pid"]
+    kill(before)
+    eventually(lambda: engine.record()["keeper"]["pid"] != before)
+    container = engine.run("sh", "-c", "exit 4")
+    assert engine.wait(container) == 4
+
+
+def test_both_are_killed_and_the_next_command_finds_everything(engine: Engine) -> None:
+    container = engine.run("sleep", "60")
+    record = engine.record()
+    os.kill(record["keeper"]["pid"], signal.SIGSTOP)
+    kill(record["daemon"]["pid"])
+    kill(record["keeper"]["pid"])
+    engine.start()
+    assert engine.state(container)["Running"] is True
+    assert engine.ask("POST", f"/containers/{container}/kill").status == 204
+    assert engine.wait(container) == 137
+
+
+def test_a_killed_shim_takes_its_container_along(engine: Engine) -> None:
+    container = engine.run("sleep", "60")
+    raw = engine.ask("GET", "/dockpy/status").json()
+    assert isinstance(raw, dict)
+    (shim,) = [
+        process["pid"] for process in raw["processes"] if process.get("container") == container
+    ]
+    pid = engine.state(container)["Pid"]
+    kill(shim)
+    assert engine.wait(container) == 137
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_the_end_of_a_daemon_is_not_the_end_of_containers(engine: Engine) -> None:
+    container = engine.run("sleep", "60")
+    keeper = engine.record()["keeper"]["pid"]
+    assert engine.ask("POST", "/dockpy/stop").status == 204
+    eventually(lambda: not os.path.exists(f"/proc/{keeper}"))
+    engine.start()
+    assert engine.state(container)["Running"] is True

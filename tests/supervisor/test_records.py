@@ -1,0 +1,119 @@
+"""Records on a real disk, and the index of names."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dockpy.api.container import ContainerCreate
+from dockpy.errors import Conflict, InvalidParameter, NotFound
+from dockpy.supervisor.create import host_defaults
+from dockpy.supervisor.names import pick
+from dockpy.supervisor.records import Broken, Folders, Names, Record, State
+
+ID = "ab" * 32
+
+
+def a_record() -> Record:
+    request = ContainerCreate.from_json(
+        {
+            "Image": "x",
+            "Cmd": ["a"],
+            "Labels": {"k": "v"},
+            "HostConfig": {"Binds": ["/a:/b"], "Init": False},
+        }
+    )
+    return Record(
+        ID,
+        "name",
+        "2023-11-14T22:13:20Z",
+        "sha256:1",
+        request.config,
+        host_defaults(request.host_config),
+        {},
+        "copy",
+    )
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(f"{tmp_path}/containers", f"{tmp_path}/tmp")
+
+
+def test_a_record_comes_back_as_it_was(folders: Folders) -> None:
+    folders.create(a_record(), durable=True)
+    state = State(status="running", pid=7, pid_start=8, boot="b", started="s")
+    folders.write_state(ID, state)
+    assert list(folders.load()) == [(a_record(), state)]
+
+
+def test_without_a_state_a_container_is_created(folders: Folders) -> None:
+    folders.create(a_record(), durable=False)
+    assert list(folders.load()) == [(a_record(), State())]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"Id":1}', b"\xff"])
+def test_a_record_that_cannot_be_read_is_told_not_raised(folders: Folders, content: bytes) -> None:
+    folders.create(a_record(), durable=False)
+    Path(folders.bundle(ID), "container.json").write_bytes(content)
+    (found,) = folders.load()
+    assert isinstance(found, Broken)
+
+
+def test_discarding_is_one_step(folders: Folders) -> None:
+    folders.create(a_record(), durable=False)
+    aside = folders.discard(ID)
+    assert aside is not None
+    assert os.path.isdir(aside)
+    assert list(folders.load()) == []
+    assert folders.discard(ID) is None
+
+
+def test_only_the_owner_may_look(folders: Folders) -> None:
+    folders.create(a_record(), durable=False)
+    assert os.stat(folders.bundle(ID)).st_mode & 0o777 == 0o700
+
+
+def test_ids_prefixes_and_names_are_found() -> None:
+    names = Names()
+    names.add("ab" + "0" * 62, "one")
+    names.add("ac" + "0" * 62, "two")
+    assert names.find("one") == names.find("/one") == names.find("ab") == "ab" + "0" * 62
+    with pytest.raises(InvalidParameter, match="Multiple IDs"):
+        names.find("a")
+    with pytest.raises(NotFound, match="No such container: b"):
+        names.find("b")
+
+
+def test_a_name_is_one_containers() -> None:
+    names = Names()
+    names.add(ID, "one")
+    with pytest.raises(Conflict, match='"/one" is already in use'):
+        names.check("one")
+    names.rename(ID, "one", "two")
+    names.check("one")
+    assert names.find("two") == ID
+
+
+@pytest.mark.parametrize("name", ["", "a", "-x", "a b", "a/b", "ä1"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidParameter, match="Invalid container name"):
+        Names().check(name)
+
+
+def test_made_up_names_are_valid_and_free() -> None:
+    names = Names()
+    for number in range(300):
+        container_id = f"{number:064x}"
+        names.add(container_id, pick(names, random.Random(number % 7)))
+
+
+def test_renaming_keeps_everything_else(folders: Folders) -> None:
+    folders.create(a_record(), durable=True)
+    folders.write_record(replace(a_record(), name="other"), durable=True)
+    ((record, _),) = [found for found in folders.load() if not isinstance(found, Broken)]
+    assert record == replace(a_record(), name="other")

@@ -1,0 +1,102 @@
+"""Which create requests are served, refused by name, or served with a warning."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockpy.api.container import ContainerCreate
+from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
+from dockpy.supervisor import served
+from dockpy.supervisor.signals import signal_number
+
+
+def check(host: dict[str, object] | None = None, **config: object) -> list[str]:
+    return served.check(ContainerCreate.from_json({"Image": "x", "HostConfig": host, **config}))
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ({"Binds": ["data:/data"]}, "-v data:/data"),
+        ({"Mounts": [{"Type": "volume", "Target": "/data"}]}, "type volume"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "-p"),
+        ({"PublishAllPorts": True}, "-P"),
+        ({"RestartPolicy": {"Name": "always"}}, "--restart always"),
+        ({"VolumesFrom": ["x"]}, "--volumes-from"),
+        ({"DeviceRequests": [{"Count": -1}]}, "--gpus"),
+        ({"Links": ["a:b"]}, "--link"),
+        ({"SecurityOpt": ["apparmor=mine"]}, "apparmor=mine"),
+        ({"StorageOpt": {"size": "1g"}}, "--storage-opt"),
+        ({"ExtraHosts": ["h:host-gateway"]}, "host-gateway"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(host: dict[str, object], named: str) -> None:
+    with pytest.raises(NotServed, match=named):
+        check(host)
+
+
+def test_an_anonymous_volume_is_refused_by_name() -> None:
+    with pytest.raises(NotServed, match="-v /data"):
+        check(Volumes={"/data": {}})
+
+
+@pytest.mark.parametrize(
+    ("host", "error"),
+    [
+        ({"NetworkMode": "mine"}, NotFound),
+        ({"Binds": ["/a"]}, InvalidParameter),
+        ({"Binds": ["/a:b"]}, InvalidParameter),
+        ({"Binds": ["/a:/b:loud"]}, InvalidParameter),
+        ({"Binds": ["/a:/b", "/c:/b/"]}, InvalidParameter),
+        ({"Binds": ["/a:/"]}, InvalidParameter),
+        ({"CapAdd": ["FLY"]}, InvalidParameter),
+        ({"PidMode": "mine"}, InvalidParameter),
+        ({"Ulimits": [{"Name": "nofile", "Soft": 9, "Hard": 8}]}, InvalidParameter),
+        ({"Sysctls": {"kernel.panic": "1"}}, InvalidParameter),
+        ({"Sysctls": {"net.core.somaxconn": "1"}, "NetworkMode": "host"}, InvalidParameter),
+        ({"LogConfig": {"Type": "syslog"}}, InvalidParameter),
+        ({"LogConfig": {"Type": "local", "Config": {"max-size": "big"}}}, InvalidParameter),
+        ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, InvalidParameter),
+        ({"Runtime": "kata"}, InvalidParameter),
+        ({"Memory": 5}, InvalidParameter),
+        ({"SecurityOpt": ["nonsense"]}, InvalidParameter),
+    ],
+)
+def test_what_docker_refuses_is_refused(host: dict[str, object], error: type[DockpyError]) -> None:
+    with pytest.raises(error):
+        check(host)
+
+
+def test_limits_that_nothing_enforces_are_warned_of_by_name() -> None:
+    warnings = check({"NetworkMode": "none", "Memory": 1 << 30, "NanoCpus": 5, "PidsLimit": 9})
+    assert [warning.split(" is not")[0] for warning in warnings] == [
+        "memory (-m)",
+        "cpus",
+        "pids-limit",
+    ]
+
+
+def test_bridge_says_in_one_line_what_it_is() -> None:
+    (warning,) = check({})
+    assert "loopback only" in warning
+    assert check({"NetworkMode": "host"}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("9", 9), ("TERM", 15), ("sigint", 2), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+)
+def test_signals_by_any_spelling(text: str, number: int) -> None:
+    assert signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["0", "65", "NOPE", "", "RTMIN+99"])
+def test_other_signals_are_refused(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="Invalid signal"):
+        signal_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10m", 10 << 20), ("1G", 1 << 30), ("512", 512), ("-1", 0), ("2kB", 2048)]
+)
+def test_sizes_of_logs(text: str, size: int) -> None:
+    assert served.log_size(text) == size
