@@ -149,10 +149,15 @@ def workload(
 
 
 def _user(process: oci.Process, annotations: Mapping[str, str]) -> str | None:
-    """`process.user.username`, else the annotation, else (None) the numbers of process.user."""
+    """`process.user.username`, else the annotation, else (None) the numbers of process.user.
+
+    A container of docker's kind (it has a tier) that names nobody is "": root, with the groups that
+    the image gives to root.
+    """
     if process.user.username is not None:
         return process.user.username
-    return annotations.get(oci.ANNOTATION_USER)
+    nobody = "" if oci.ANNOTATION_TIER in annotations and process.user == oci.User() else None
+    return annotations.get(oci.ANNOTATION_USER, nobody)
 
 
 def _mask(names: Iterable[str]) -> int:

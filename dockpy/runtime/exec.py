@@ -13,6 +13,7 @@ import errno
 import os
 
 from dockpy.errors import DockpyError
+from dockpy.files import read_bytes
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
 from dockpy.runtime import init
@@ -124,8 +125,7 @@ def _owner(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _children(pid: int) -> list[int]:
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
     except FileNotFoundError:
         if not os.path.exists(f"/proc/{pid}"):
             return []
@@ -134,10 +134,9 @@ def _children(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError) as error:
-                if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ESRCH):
+                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESRCH):
                     raise
                 continue
             if parent == pid:

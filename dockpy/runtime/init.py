@@ -34,7 +34,7 @@ from dockpy.linux import credentials, interfaces, processes
 from dockpy.linux import namespaces as ln
 from dockpy.linux.beneath import make_directories, open_in_root, read_file
 from dockpy.linux.terminals import set_controlling_terminal
-from dockpy.runtime import console, mounts, rootfs, users
+from dockpy.runtime import console, mounts, pid1, rootfs, users
 from dockpy.runtime.errors import SetupError, describe, strerror
 
 TYPE_CHECKING = False
@@ -140,6 +140,8 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     line.stage = "oom score"
     set_oom_score(process)
+    if workload.pid1:
+        pid1.name(process.args)
 
     # A user namespace to join owns what the others are made in, and a pid namespace is entered by a
     # child only: so a sibling goes on, first in its pid namespace if that is new.
@@ -341,17 +343,22 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     line.stage = "exec"
     env = environment(process.env, who.home)
     path = find_executable(process.args[0], env.get("PATH"))
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    run(line, workload, path, env)
+    if workload.pid1:
+        pid1.supervise(lambda: run(line, process, path, env))
+    run(line, process, path, env)
 
 
-def run(line: Line, workload: Workload, path: str, env: dict[str, str]) -> NoReturn:
-    arguments = list(workload.process.args)
-    line.send(EXEC)
+def run(line: Line, process: Process, path: str, env: dict[str, str]) -> NoReturn:
+    """execve, or the report why not: below our own init nobody else would say it."""
     try:
-        os.execve(path, arguments, env)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        line.send(EXEC)
+        os.execve(path, list(process.args), env)
     except OSError as error:
-        raise SetupError(f"exec {path}: {strerror(error)}") from None
+        failed = SetupError(f"exec {path}: {strerror(error)}")
+        line.send(describe(line.stage, failed))
+    finally:
+        os._exit(1)
 
 
 # ---------------------------------------------------------------------------------- single steps

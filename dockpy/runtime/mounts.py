@@ -14,6 +14,7 @@ import os
 import stat
 from dataclasses import dataclass, replace
 
+from dockpy.files import read_bytes
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, make_directories, open_in_root
 from dockpy.linux.libc import AT_EMPTY_PATH, AT_RECURSIVE
@@ -278,12 +279,12 @@ def _remount(place: str, flags: int) -> None:
 
 def _mounts_below(path: str) -> list[str]:
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            text = line.split(" ")[4].encode("utf-8", "surrogateescape")
-            point = os.fsdecode(text.decode("unicode_escape").encode("latin-1"))
-            if point.startswith(path.rstrip("/") + "/"):
-                found.append(point)
+    for line in read_bytes("/proc/self/mountinfo").split(b"\n")[:-1]:
+        # What would split the fields stands there as an octal number (proc(5)).
+        point = line.split(b" ")[4].replace(b"\\040", b" ").replace(b"\\011", b"\t")
+        point = point.replace(b"\\012", b"\n").replace(b"\\134", b"\\")
+        if os.fsdecode(point).startswith(path.rstrip("/") + "/"):
+            found.append(os.fsdecode(point))
     return found
 
 

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 
+from dockpy.files import read_bytes
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, open_in_root
 from dockpy.linux.libc import AT_FDCWD
@@ -198,8 +199,9 @@ def fill_dev(root: int, devices: tuple[Device, ...], nodes: dict[str, int], may:
         # Straight into /dev, which is fresh and ours, unless a mount or a deeper path is in the
         # way.
         folder, name = os.path.split(device.path)
-        fresh = folder == "/dev" and device.path not in nodes and _create(name)
-        if fresh:
+        if folder == "/dev" and device.path not in nodes and not os.path.lexists(name):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o666))
             lm.mount(_host_path(device), name, None, lm.MS_BIND)
             continue
         target = create_file(root, device.path)
@@ -213,15 +215,6 @@ def fill_dev(root: int, devices: tuple[Device, ...], nodes: dict[str, int], may:
     if os.path.exists("/proc/kcore"):
         _symlink("/proc/kcore", "core", dev)
     os.close(dev)
-
-
-def _create(name: str) -> bool:
-    """An empty file `name` here; False where something of that name is."""
-    try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _symlink(text: str, name: str, folder: int) -> None:
@@ -254,10 +247,9 @@ def _host_path(device: Device) -> str:
 
 
 def _is_node(path: str, device: Device) -> bool:
-    try:
-        found = os.stat(path)
-    except OSError:
+    if not os.path.exists(path):
         return False
+    found = os.stat(path)
     right = stat.S_ISBLK if device.type == "b" else stat.S_ISCHR
     return right(found.st_mode) and found.st_rdev == os.makedev(device.major, device.minor)
 
@@ -265,12 +257,10 @@ def _is_node(path: str, device: Device) -> bool:
 def _kernel_name(device: Device) -> str | None:
     kind = "block" if device.type == "b" else "char"
     try:
-        with open(
-            f"/sys/dev/{kind}/{device.major}:{device.minor}/uevent", encoding="ascii"
-        ) as file:
-            lines = file.read().split("\n")
-    except OSError:
+        data = read_bytes(f"/sys/dev/{kind}/{device.major}:{device.minor}/uevent")
+    except FileNotFoundError:
         return None
+    lines = data.decode().split("\n")
     return next(("/dev/" + line[8:] for line in lines if line.startswith("DEVNAME=")), None)
 
 

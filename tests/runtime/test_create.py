@@ -435,3 +435,23 @@ def test_a_terminal_of_the_container_s_own(box: Box, inside: Inside) -> None:
         "x",
         "yes",
     ]
+
+
+def test_our_own_init_passes_on_signals_and_the_exit_code(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec(
+            "sh",
+            "-c",
+            "trap 'echo term; exit 9' TERM; echo $$; while :; do sleep 0.05; done",
+            annotations={"io.dockpy.init": "true"},
+        )
+        running = box.start(spec)
+        assert os.read(running.out, 10) == b"2\n"
+        os.kill(running.created.pid, 15)
+        missing = failure(
+            lambda: box.start(replace(spec, process=replace(spec.process, args=("no",))))
+        )
+        return running.finish(), missing.code
+
+    result, code = inside(work)
+    assert (result.code, result.out, code) == (9, "term\n", 127)

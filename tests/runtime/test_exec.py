@@ -125,3 +125,21 @@ def test_an_exec_survives_nothing_of_its_starter(box: Box, inside: Inside) -> No
         return beside(box, each)
 
     assert inside(work) == (0, True)
+
+
+def test_exec_beside_our_own_init(box: Box, inside: Inside) -> None:
+    """It is an interpreter of the host, so not dumpable: the way in is what it runs."""
+
+    def work() -> Any:
+        def each(spec: Any, pid: int) -> Any:
+            script = (
+                "ps; ls -l /proc/1/exe /proc/1/root 2>&1; ls /proc/1/fd 2>&1; cat /proc/1/cmdline"
+            )
+            return box.exec(spec, process("sh", "-c", script), pid).finish().out
+
+        return beside(box, each, annotations={"io.dockpy.init": "true"})
+
+    out = inside(work)
+    assert "docker-init" in out
+    assert "2 root     sleep 100" in out
+    assert out.lower().count("denied") >= 2, out
