@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from dockpy import files
@@ -279,7 +279,10 @@ class ImageStore:
             # The index comes before the first blob: without it, blobs are left-overs.
             files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
         self.content.recover()
-        self.collect()
+        with suppress(
+            Unavailable
+        ):  # a damaged index: told by every use of it, nothing is collected
+            self.collect()
 
     def _drop(self, unwanted: Chains) -> Chains:
         gone: Chains = []
