@@ -239,6 +239,10 @@ def test_nothing_is_collected_while_an_entry_cannot_be_read(store: ImageStore, l
     fresh.collect()
     assert fresh.content.has(layer)
     assert names(fresh, "b:v1") == ["b:v1"]
+    # Its name can be removed, and everything is as it should be then.
+    assert fresh.remove("a:v1", False, nobody) == [{"Untagged": "a:v1"}]
+    assert not fresh.content.has(layer)
+    assert loaded(fresh, docker_archive(made)) == ["a:v1"]
 
 
 def test_a_damaged_index_is_told_and_loses_nothing(tmp_path: Path, open_store: Open) -> None:
