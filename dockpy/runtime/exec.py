@@ -1,8 +1,8 @@
 """A further process in a running container, confined as its first one.
 
-Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the user namespace:
-there it is the one that owns the container (its pid or mount namespace), never the nested one
-in which a single-uid container's user runs.
+Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the
+user namespace: there it is the one that owns the container (its pid or mount namespace), never
+the nested one in which a single-uid container's user runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 
 from dockpy.errors import DockpyError
+from dockpy.files import read_bytes
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
 from dockpy.runtime import init
@@ -39,8 +40,8 @@ def exec_process(
 ) -> Created:
     """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
 
-    Who: `process.user.username` when set, else the container's own user by its annotation, else numbers.
-    Capabilities and oom score that `process` leaves out are the container's.
+    Who: `process.user.username` when set, else the container's own user by its annotation, else
+    numbers. Capabilities and oom score that `process` leaves out are the container's.
     """
     own = spec.process
     if process.capabilities is None:
@@ -68,7 +69,7 @@ def exec_process(
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC, hop=True)
+        return converse(ours, pid, pidfd, EXEC)
     finally:
         ours.close()
         theirs.close()
@@ -84,7 +85,8 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
         pass
     except OSError as error:
         raise SetupError(f"the container's first process is gone: {strerror(error)}") from None
-    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it runs is.
+    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it
+    # runs is.
     for pid in _children(init_pid):
         try:
             return _open_namespaces(pid)
@@ -123,8 +125,7 @@ def _owner(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _children(pid: int) -> list[int]:
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
     except FileNotFoundError:
         if not os.path.exists(f"/proc/{pid}"):
             return []
@@ -133,10 +134,9 @@ def _children(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError) as error:
-                if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ESRCH):
+                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESRCH):
                     raise
                 continue
             if parent == pid:
