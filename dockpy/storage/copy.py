@@ -11,11 +11,15 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dockpy.linux import beneath
 from dockpy.oci.spec import Mount
+from dockpy.storage import diff
+from dockpy.storage.diff import DELETED, Change
 from dockpy.storage.owners import SideTable, load_table
+from dockpy.storage.snapshot import Write
+from dockpy.storage.tree import write_tar
 from dockpy.storage.trees import Active, Layer, LayeredSnapshotter, like_folder
 from dockpy.storage.view import Item, Tree, walk
 
@@ -43,6 +47,19 @@ class CopySnapshotter(LayeredSnapshotter):
     def layers(self, key: str) -> tuple[str, ...]:
         self._of_key(key)
         return ()
+
+    def trees(self, key: str) -> tuple[Tree, ...]:
+        return (self._upper_tree(key),)
+
+    def changes(self, key: str) -> Iterator[Change]:
+        return diff.compared(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)
+
+    def write_layer(self, key: str, write: Write) -> None:
+        changes = list(self.changes(key))
+        there = {change.path[1:] for change in changes if change.kind != DELETED}
+        gone = [change.path[1:] for change in changes if change.kind == DELETED]
+        trees = (self._upper_tree(key),)
+        write_tar(write, trees, self._opaque_xattr, only=there, removed=gone)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         return (Mount("/", "bind", self.upper(key), ("rbind", "rw")),)

@@ -29,11 +29,11 @@ from dockpy.storage import remove, tar
 from dockpy.storage.compression import CHUNK, Counter, decompressed
 from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.tar import Entry, TarReader, shown
+from dockpy.storage.view import OPAQUE
 
 Read = Callable[[int], bytes]
 
 WHITEOUT = b".wh."
-OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

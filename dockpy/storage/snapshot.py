@@ -22,7 +22,7 @@ mount namespace: nothing is mounted before, so nothing needs unmounting when the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,7 +30,10 @@ from dockpy.oci.digest import ChainID, DiffID
 
 if TYPE_CHECKING:
     from dockpy.oci.spec import Mount
+    from dockpy.storage.diff import Change
+    from dockpy.storage.view import Tree
 
+Write = Callable[[bytes], object]
 Read = Callable[[int], bytes]
 """read(n): up to n bytes of a stream, b"" at its end; raises as it likes."""
 
@@ -86,6 +89,18 @@ class Snapshotter(Protocol):
 
     def layers(self, key: str) -> tuple[str, ...]:
         """The trees below `upper`, topmost first; () for copy."""
+
+    def trees(self, key: str) -> tuple[Tree, ...]:
+        """The trees that show together as the active one, topmost first (storage.view walks them)."""
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """What `docker diff` tells: A, C and D, sorted by path."""
+
+    def write_tree(self, key: str, write: Write) -> None:
+        """All of the active tree as a tar stream (export)."""
+
+    def write_layer(self, key: str, write: Write) -> None:
+        """What was changed, as a layer's tar stream (commit)."""
 
     def keys(self) -> tuple[str, ...]: ...
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dockpy.linux import beneath
 from dockpy.storage.owners import Remembered, SideTable, remembered_fd
 
+OPAQUE = b".wh..wh..opq"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,10 +51,11 @@ def is_whiteout(state: os.stat_result) -> bool:
 
 
 def is_opaque(fd: int, opaque_xattr: str) -> bool:
-    value = b""
     with contextlib.suppress(OSError):  # no such mark, or no xattrs here
-        value = os.getxattr(fd, opaque_xattr)
-    return value == b"y"
+        if os.getxattr(fd, opaque_xattr) == b"y":
+            return True
+    # fuse-overlayfs leaves the layer format's own marker in an upper tree.
+    return os.access(OPAQUE, os.F_OK, dir_fd=fd, follow_symlinks=False)
 
 
 def walk(trees: Sequence[Tree], opaque_xattr: str, *, raw: bool = False) -> Iterator[Item]:
@@ -130,7 +132,7 @@ def _merge(
         for name in os.listdir(fd):
             base = os.fsencode(name)
             own.add(base)
-            if base in hidden:
+            if base in hidden or base == OPAQUE:
                 continue
             try:
                 state = os.stat(base, dir_fd=fd, follow_symlinks=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -322,6 +323,36 @@ def test_a_hundred_and_twenty_seven_layers_mount(snapshots: Snapshotter, tmp_pat
         )
     snapshots.prepare("c1", top)
     assert inside(snapshots, "c1", "ls | wc -l; cat same", tmp_path) == "128\n126"
+
+
+def test_changes_make_the_layer_that_makes_them_again(
+    snapshots: Snapshotter, tmp_path: Path
+) -> None:
+    stack = Stack(snapshots)
+    base = (
+        Archive().folder("d").add("d/a", b"1").add("d/b", b"2").add("gone").folder("o").add("o/x")
+    )
+    top = stack.add(base.done())
+    snapshots.prepare("c1", top)
+    script = "echo new > d/a; rm gone d/b; rm -r o; mkdir o; echo y > o/y; ln -s a d/s; ln d/a d/h"
+    inside(snapshots, "c1", script, tmp_path)
+    told = {(change.kind, change.path) for change in snapshots.changes("c1")}
+    assert told == {
+        ("C", b"/d"), ("C", b"/d/a"), ("D", b"/d/b"), ("A", b"/d/h"), ("A", b"/d/s"), ("D", b"/gone"),
+        ("C", b"/o"), ("D", b"/o/x"), ("A", b"/o/y"),
+    }  # fmt: skip
+    layer = io.BytesIO()
+    snapshots.write_layer("c1", layer.write)
+    snapshots.prepare("c2", stack.add(layer.getvalue()))
+    whole = []
+    for key in ("c1", "c2"):
+        output = io.BytesIO()
+        snapshots.write_tree(key, output.write)
+        whole.append(output.getvalue())
+    assert whole[0] == whole[1]
+    assert (
+        inside(snapshots, "c2", "cat d/h o/y; ls d o", tmp_path) == "new\ny\nd:\na\nh\ns\n\no:\ny\n"
+    )
 
 
 def test_bad_keys_are_refused(snapshots: Snapshotter) -> None:
