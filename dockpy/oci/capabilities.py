@@ -1,4 +1,4 @@
-"""Capabilities by name: the kernel's numbers, docker's default set, and what a user may add or drop.
+"""Capabilities by name: the kernel's numbers, docker's default set, what may be added or dropped.
 
 Values only; the sets of a process are linux's. Names here have CAP_ and capitals; what a user
 writes may lack both.

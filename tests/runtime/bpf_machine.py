@@ -23,6 +23,7 @@ SCMP = {
     "arm": "SCMP_ARCH_ARM",
 }
 
+NONE: Mapping[str, Sequence[int]] = {}
 Code = Sequence[tuple[int, int, int, int]]
 
 
@@ -96,7 +97,7 @@ def meaning(
     names: Mapping[int, Sequence[str]],
     number: int,
     args: Sequence[int] = (),
-    narrow: Mapping[str, Sequence[int]] = {},
+    narrow: Mapping[str, Sequence[int]] = NONE,
 ) -> int:
     """What should happen, read off the profile: no search, no tree. `number` without X32_BIT."""
     default = ret(seccomp.default_action, seccomp.default_errno_ret)
@@ -124,7 +125,8 @@ def meaning(
     apart = {"x32": (512, 548), "arm": (0xF0000, 0xF0010)}.get(arch, (1 << 32, 1 << 32))
     named = [known[n] for call in seccomp.syscalls for n in call.names if n in known]
     newest = max((n for n in named if n < apart[0]), default=None)
-    if newest is not None and ret(seccomp.default_action, 1) in (0, 0x80000000, 0x30000, 0x50001):
-        if newest < number < apart[0] or number >= apart[1]:
-            return 0x50000 | ENOSYS
-    return default
+    refusing = ret(seccomp.default_action, 1) in (0, 0x80000000, 0x30000, 0x50001)
+    if newest is None or not refusing:
+        return default
+    newer = newest < number < apart[0] or number >= apart[1]
+    return 0x50000 | ENOSYS if newer else default

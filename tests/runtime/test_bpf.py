@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.runtime.bpf_machine import AUDIT, SCMP, decode, meaning, run
 
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.oci.seccomp import Arg, Seccomp, Syscall, resolve
 from dockpy.oci.seccomp_default import default_profile
 from dockpy.runtime import bpf
 from dockpy.runtime.syscalls import X32_BIT, numbers
+from tests.runtime.bpf_machine import AUDIT, SCMP, decode, meaning, run
 
 KILL_PROCESS = 0x80000000
 ALLOW = 0x7FFF0000
