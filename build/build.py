@@ -27,7 +27,7 @@ from shiv.builder import create_archive
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent
 PACKAGE = TOP / "dockpy"
-INPUTS = ("preamble.sh", "start.py", "requirements.txt", "build.py", "tools.txt")
+INPUTS = ("preamble.sh", "start.py", "doubt.py", "requirements.txt", "build.py", "tools.txt")
 MOMENT = "1980-01-01 00:00:00"
 PURE = ["--platform", "any", "--implementation", "py", "--abi", "none", "--python-version", "3.9"]
 UNWANTED = ("bin", "__pycache__")
@@ -111,30 +111,43 @@ def entries(archive: Path) -> dict[str, bytes]:
 
 def build_id(found: dict[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for part in ((HERE / "preamble.sh").read_bytes(), (HERE / "start.py").read_bytes()):
+    for name in ("preamble.sh", "start.py", "doubt.py"):
+        part = (HERE / name).read_bytes()
         digest.update(b"%d\n" % len(part) + part)
     for name, data in found.items():
         digest.update(f"{name} {len(data)}\n".encode() + data)
     return digest.hexdigest()[:16]
 
 
-def head(start: bytes) -> bytes:
-    """The shell preamble, which names the place of the Python code after it, and that code."""
-    text = (HERE / "preamble.sh").read_bytes().replace(b"@SIZE@", b"%d" % len(start))
-    offset = len(text) - len(b"@OFFSET@")
-    offset += len(str(offset + 4))  # the number's own digits move what comes after it
-    whole = text.replace(b"@OFFSET@", b"%d" % offset)
-    assert len(whole) == offset
-    return whole + start
+def head(start: bytes, doubt: bytes) -> bytes:
+    """The shell preamble and the two Python codes in clear, each knowing the place of the next.
+
+    A field has as many characters as its place-holder, so filling it in moves nothing.
+    """
+    preamble = (HERE / "preamble.sh").read_bytes()
+    fields = {
+        b"@SSIZ@": len(start),
+        b"@SOFF@": len(preamble),
+        b"111111": len(doubt),
+        b"222222": len(preamble) + len(start),
+    }
+    whole = preamble + start + doubt
+    for field, value in fields.items():
+        assert whole.count(field) == 1
+        whole = whole.replace(field, b"%6d" % value)
+    return whole
 
 
 def write(target: Path, found: dict[str, bytes], environment: Environment) -> None:
     identity = build_id(found)
     environment.build_id = identity
-    start = (HERE / "start.py").read_bytes().replace(b"@BUILD@", identity.encode())
-    found = {**found, "environment.json": environment.to_json().encode(), "__main__.py": start}
+    start, doubt = (
+        (HERE / name).read_bytes().replace(b"@BUILD@", identity.encode())
+        for name in ("start.py", "doubt.py")
+    )
+    found = {**found, "environment.json": environment.to_json().encode(), "__main__.py": doubt}
     with open(target, "wb") as file:
-        file.write(head(start))
+        file.write(head(start, doubt))
         with zipfile.ZipFile(file, "w") as archive:
             for name in sorted(found):
                 entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

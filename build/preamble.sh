@@ -37,4 +37,4 @@ if [ ! -x "$_dockpy_py" ] || [ -d "$_dockpy_py" ]; then
   _dockpy_py=${_dockpy_py:-$_dockpy_shim}
   [ -n "$_dockpy_py" ] || { echo "dockpy: no python3 in PATH; dockpy needs CPython 3.9 or newer" >&2; exit 127; }
 fi
-exec "$_dockpy_py" -IS -c 'import posix as p,sys;f=p.open(sys.argv[1],0);s=p.pread(f,@SIZE@,@OFFSET@);p.close(f);exec(s)' "$0" "$@"
+exec "$_dockpy_py" -IS -c 'import posix as p,sys;f=p.open(sys.argv[1],0);s=p.pread(f,@SSIZ@,@SOFF@);p.close(f);exec(s)' "$0" "$_dockpy_app" "$@"

@@ -15,7 +15,7 @@ import time
 
 from dockpy import ids, reexec
 from dockpy.errors import DockpyError
-from dockpy.files import write_atomic
+from dockpy.files import read_bytes, write_atomic
 from dockpy.paths import NoHome, Paths, store_of
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
         folder = f"{app}/{build}.{sys.implementation.cache_tag}"
         interpreter = real_interpreter()
         with waiting_lock(app):
-            ensure(archive, folder)
+            ensure(archive, folder, trusted)
             record(app, interpreter)
     except (OSError, NoHome):
         return
@@ -99,11 +99,15 @@ def record(app: str, interpreter: str) -> None:
     write_atomic(path, line, durable=False)
 
 
-def ensure(archive: str, folder: str) -> None:
+def ensure(archive: str, folder: str, trusted: Callable[[str, int], bool]) -> None:
     """Makes `folder` a whole copy: another process's, an older one looked through, or a new one."""
     boot = ids.boot_id().encode() + b"\n"
     try:
-        look_through(folder)
+        if not trusted(folder, os.geteuid()):
+            raise Damaged(f"others could have written to {folder}")
+        if read_bytes(f"{folder}/boot") != boot:
+            look_through(folder)
+            write_atomic(f"{folder}/boot", boot, durable=False)
     except (OSError, Damaged):
         temporary = f"{folder}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
         try:
@@ -114,8 +118,6 @@ def ensure(archive: str, folder: str) -> None:
         finally:
             remove(temporary)
         remove_older(folder)
-        return
-    write_atomic(f"{folder}/boot", boot, durable=False)
 
 
 def look_through(folder: str) -> None:

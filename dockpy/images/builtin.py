@@ -67,7 +67,7 @@ _WATCHED = (
 
 def ensure(store: ImageStore, text: str) -> Image | None:
     """The image, made when it has to be, if `text` names a builtin one; None for any other name."""
-    if not text.startswith(DOMAIN):
+    if not text.startswith(f"{DOMAIN}/"):
         return None
     try:
         name = str(parse_reference(text).tagged())
@@ -193,11 +193,7 @@ def host_state() -> str:
 def _make_host(store: ImageStore, made_from: str) -> Image:
     from dockpy.images import from_host  # pyelftools: 40 ms
 
-    collector = from_host.Collector()
-    from_host.programs(collector, f"{_SHELLS} {_COREUTILS} {_COMPANIONS}".split())
-    _add_python(collector)
-    _add_applets(collector)
-    collector.data()
+    collector = host_collector()
     config = ContainerConfig(env=collector.environment(), cmd=("/bin/sh",))
     return from_host.build(
         store,
@@ -208,6 +204,18 @@ def _make_host(store: ImageStore, made_from: str) -> Image:
         created=_CREATED,
         extra={ANNOTATION_MADE_FROM: made_from},
     )
+
+
+def host_collector() -> from_host.Collector:
+    """All that `host` consists of."""
+    from dockpy.images import from_host
+
+    collector = from_host.Collector()
+    from_host.programs(collector, f"{_SHELLS} {_COREUTILS} {_COMPANIONS}".split())
+    _add_python(collector)
+    _add_applets(collector)
+    collector.data()
+    return collector
 
 
 def _add_python(collector: from_host.Collector) -> None:

@@ -54,14 +54,14 @@ def _lines(change: str) -> list[str]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if text.endswith("\\"):
-            open_line += text[:-1]
+        # A continuation keeps its indentation: it separates words.
+        open_line += line.rstrip() if open_line else text
+        if open_line.endswith("\\"):
+            open_line = open_line[:-1]
             continue
-        joined.append(open_line + text)
+        joined.append(open_line)
         open_line = ""
-    if open_line.strip():
-        joined.append(open_line.strip())
-    return joined
+    return [*joined, open_line] if open_line.strip() else joined
 
 
 def _exec_form(text: str) -> tuple[str, ...] | None:

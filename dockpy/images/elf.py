@@ -14,9 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
-from elftools.construct.core import ConstructError
 from elftools.elf.dynamic import Dynamic
 from elftools.elf.elffile import ELFFile
 
@@ -80,7 +78,9 @@ def read(path: str) -> Object | None:
     try:
         with open(path, "rb") as file:
             return _read(path, kind, ELFFile(file))
-    except (ELFError, ConstructError, UnicodeDecodeError, OverflowError):
+    except Exception:
+        # On damaged files pyelftools raises whatever its parsing runs into: its own errors,
+        # construct's, TypeError, KeyError. Such a file needs nothing that we could find.
         return Object(path, kind)
 
 

@@ -97,8 +97,6 @@ class Collector:
         self._cache_needed = False
         for path, mode in _FOLDERS.items():
             self.entries[path] = Entry(stat.S_IFDIR | mode)
-        for path, text in _FILES.items():
-            self._make(path, text.encode())
         for path in ("/bin", "/sbin", "/lib", "/lib64"):  # a merged /usr, as here
             if os.path.islink(path):
                 self.walk(path)
@@ -119,7 +117,7 @@ class Collector:
             if name in ("", "."):
                 continue
             if name == "..":
-                real = os.path.dirname(real)
+                real = real.rpartition("/")[0]
                 continue
             here = f"{real}/{name}"
             status = os.lstat(here)
@@ -188,13 +186,14 @@ class Collector:
             # Dangling on the host, too: kept as it is.
             self.entries[path[1:]] = Entry(stat.S_IFLNK | 0o777, link=os.readlink(path))
 
-    def _make(self, path: str, data: bytes) -> None:
-        self.entries[path] = Entry(stat.S_IFREG | 0o644, data=data, size=len(data))
-
     def link(self, path: str, target: str) -> None:
-        """A link of ours, where the host has nothing by that name."""
-        if path.lstrip("/") not in self.entries:
-            self.entries[path.lstrip("/")] = Entry(stat.S_IFLNK | 0o777, link=target)
+        """A link of ours, where there is nothing by that name."""
+        folder, _, name = path.rpartition("/")
+        with contextlib.suppress(OSError):  # no such folder on the host: it comes with the link
+            folder = self.walk(folder)
+        place = f"{folder}/{name}".lstrip("/")
+        if place not in self.entries:
+            self.entries[place] = Entry(stat.S_IFLNK | 0o777, link=target)
 
     # Programs
 
@@ -303,6 +302,9 @@ class Collector:
 
     def data(self) -> None:
         """What a shell, coreutils and python look up at run time, as far as the host has it."""
+        for path, text in _FILES.items():
+            if path not in self.entries:  # somebody may have asked for the host's own
+                self.entries[path] = Entry(stat.S_IFREG | 0o644, data=text.encode(), size=len(text))
         for path in _DATA:
             self._try_data(path)
         for path in _LOCALES:
@@ -363,14 +365,12 @@ def collect(paths: Sequence[str]) -> Collector:
 
 
 def _add(collector: Collector, path: str) -> None:
-    if any(
-        os.path.realpath(path).startswith((never + "/", never + "\0"))
-        or os.path.realpath(path) == never
-        for never in (*_NEVER, "/")
-    ):
-        raise InvalidParameter(
-            f"{path}: the kernel's file systems and the whole host are not packed"
-        )
+    for place in (os.path.normpath(path), os.path.realpath(path)):
+        if place.strip("/") and not any(
+            place == never or place.startswith(never + "/") for never in _NEVER
+        ):
+            continue
+        raise InvalidParameter(f"{path}: neither the whole host nor the kernel's files are packed")
     try:
         real = collector.walk(path)
     except OSError as error:

@@ -1,4 +1,5 @@
-"""The kernel as functions: the only ctypes of dockpy. One module a topic, wrappers bear the call's name.
+"""The kernel as functions: the only ctypes of dockpy. One module a topic, wrappers bear the
+call's name.
 
 Every prototype is set once, beside its handle; a negative result becomes OSError with the errno
 and, where there is one, the path. Constants carry their kernel names. Nothing here knows what a

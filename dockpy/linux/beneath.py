@@ -1,11 +1,13 @@
-"""Paths that somebody else wrote, resolved inside a root folder: nothing outside it is ever reached.
+"""Paths that somebody else wrote, resolved inside a root folder: nothing outside it is ever
+reached.
 
-The root behaves as "/" does after chroot: absolute symlinks start at it, ".." stops at it. Magic links
-of /proc (fd, exe, cwd, root, ns …) are refused with ELOOP: they lead out of any root. What is answered
-is a descriptor; work on it (or on /proc/self/fd/N), never on the path again.
+The root behaves as "/" does after chroot: absolute symlinks start at it, ".." stops at it. Magic
+links of /proc (fd, exe, cwd, root, ns …) are refused with ELOOP: they lead out of any root. What
+is answered is a descriptor; work on it (or on /proc/self/fd/N), never on the path again.
 
-One contract, two implementations: openat2(2), and a walk by O_PATH|O_NOFOLLOW for kernels before 5.6
-and for hosts whose seccomp policy has never heard of openat2 (they say ENOSYS, older ones EPERM).
+One contract, two implementations: openat2(2), and a walk by O_PATH|O_NOFOLLOW for kernels before
+5.6 and for hosts whose seccomp policy has never heard of openat2 (they say ENOSYS, older ones
+EPERM).
 """
 
 from __future__ import annotations
@@ -151,7 +153,9 @@ def _target(fd: int, path: str, links: int, no_symlinks: bool) -> str:
 
 
 def _reopen(fd: int, parent: int, name: str, flags: int) -> int:
-    """`fd`, an O_PATH descriptor, as the open that was asked for; closes it unless it is the answer."""
+    """`fd`, an O_PATH descriptor, as the open that was asked for; closes it unless it is the
+    answer.
+    """
     kind = os.fstat(fd).st_mode
     if flags & os.O_PATH and not (flags & os.O_DIRECTORY and not stat.S_ISDIR(kind)):
         return fd
@@ -166,7 +170,8 @@ def _reopen(fd: int, parent: int, name: str, flags: int) -> int:
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     """mkdir -p of `path` in `root`; an O_PATH descriptor of the last folder.
 
-    Symlinks to folders inside the root are followed; a dangling one is ENOENT, never created through.
+    Symlinks to folders inside the root are followed; a dangling one is ENOENT, never created
+    through.
     """
     flags = os.O_PATH | os.O_DIRECTORY
     try:
@@ -201,7 +206,9 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
 
 
 def create_file(root: int, path: str, mode: int = 0o644) -> int:
-    """An O_PATH descriptor of `path` in `root`, made as an empty file (with its folders) when missing."""
+    """An O_PATH descriptor of `path` in `root`, made as an empty file (with its folders) when
+    missing.
+    """
     try:
         return open_in_root(root, path, os.O_PATH)
     except FileNotFoundError:
@@ -217,7 +224,9 @@ def create_file(root: int, path: str, mode: int = 0o644) -> int:
 
 
 def read_file(root: int, path: str, limit: int) -> bytes:
-    """A regular file of the root, at most `limit` bytes of it; a pipe or device put there never blocks us."""
+    """A regular file of the root, at most `limit` bytes of it; a pipe or device put there never
+    blocks us.
+    """
     fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -78,12 +78,12 @@ def drop_bounding(keep: int) -> None:
         if keep >> number & 1:
             continue
         try:
-            if prctl(PR_CAPBSET_READ, number):
-                prctl(PR_CAPBSET_DROP, number)
+            prctl(PR_CAPBSET_DROP, number)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno == errno.EINVAL:
+                return  # beyond the last one this kernel knows
+            if prctl(PR_CAPBSET_READ, number):
                 raise
-            return  # beyond the last one this kernel knows
 
 
 def set_ambient(mask: int) -> None:
@@ -94,7 +94,9 @@ def set_ambient(mask: int) -> None:
 
 
 def seccomp(operation: int, flags: int, program: bytes) -> int:
-    """Installs a BPF `program` (whole instructions of 8 bytes); the descriptor with NEW_LISTENER, else 0."""
+    """Installs a BPF `program` (whole instructions of 8 bytes); the descriptor with NEW_LISTENER,
+    else 0.
+    """
     fprog = sock_fprog(len(program) // BPF_INSTRUCTION, program)
     result = _seccomp(operation, flags, ctypes.byref(fprog))
     if result < 0:

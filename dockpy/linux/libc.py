@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Function: TypeAlias = Callable[..., int]
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# Keeps the interpreter's lock while it runs: only for clone(2), where nothing may happen in between.
+# Keeps the interpreter's lock while it runs: only for clone(2), where nothing may happen in
+# between.
 _locked_libc = ctypes.PyDLL(None, use_errno=True)
 
 MACHINE = os.uname().machine

@@ -33,7 +33,9 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """Joins the namespace `fd`, or with a pidfd (5.8) all those of that process named by `nstype`."""
+    """Joins the namespace `fd`, or with a pidfd (5.8) all those of that process named by
+    `nstype`.
+    """
     if _setns(fd, nstype) < 0:
         raise_errno()
 

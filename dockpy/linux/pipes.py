@@ -1,4 +1,6 @@
-"""Bytes between descriptors without a copy (os.splice comes with 3.10), and signals as a descriptor."""
+"""Bytes between descriptors without a copy (os.splice comes with 3.10), and signals as a
+descriptor.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def tee(fd_in: int, fd_out: int, length: int, flags: int = 0) -> int:
 
 
 def splice(fd_in: int, fd_out: int, length: int, flags: int = 0) -> int:
-    """Moves up to `length` bytes; one side is a pipe. EINVAL where the other cannot (O_APPEND files)."""
+    """Moves up to `length` bytes; one side is a pipe. EINVAL where the other cannot (O_APPEND
+    files).
+    """
     count = _splice(fd_in, None, fd_out, None, length, flags)
     if count < 0:
         raise_errno()

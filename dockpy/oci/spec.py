@@ -27,7 +27,9 @@ ANNOTATION_INIT = "io.dockpy.init"  # "true": our own init is pid 1
 
 @dataclass(frozen=True)
 class User:
-    """Who runs. `username`, when set, is resolved in the container ("name|uid[:group|gid]") and wins."""
+    """Who runs. `username`, when set, is resolved in the container ("name|uid[:group|gid]") and
+    wins.
+    """
 
     uid: int = 0
     gid: int = 0
@@ -90,7 +92,9 @@ class Mount:
 
 @dataclass(frozen=True)
 class Namespace:
-    """`type` is the specification's word (pid network mount ipc uts user cgroup); `path` joins one."""
+    """`type` is the specification's word (pid network mount ipc uts user cgroup); `path` joins
+    one.
+    """
 
     type: str
     path: str | None = None

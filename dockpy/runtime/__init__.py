@@ -1,7 +1,8 @@
 """An OCI runtime as two calls: `create.create` and `exec.exec_process`. Stdlib, linux and oci only.
 
-The caller (a shim) is single-threaded, already inside the user's namespaces, and becomes the parent of what
-it starts; its death kills it (PR_SET_PDEATHSIG). Needs nothing of the host but its kernel and its /proc.
+The caller (a shim) is single-threaded, already inside the user's namespaces, and becomes the
+parent of what it starts; its death kills it (PR_SET_PDEATHSIG). Needs nothing of the host but its
+kernel and its /proc.
 
   create     decides everything, clones, listens        errors   docker's sentences and exit codes
   exec       the same for a running container           init     the child: one straight line each
@@ -9,11 +10,12 @@ it starts; its death kills it (PR_SET_PDEATHSIG). Needs nothing of the host but 
   namespaces which are new, which are joined             users    "name|uid[:group]" in the image's files
   console    a pty of the container's own devpts         bpf      seccomp compiled    pid1  our own init
 
-Three situations, one code: root of the host (device nodes are made in a tmpfs of ours and bound singly, all
-other mounts are nodev, because there is no device controller); uid 0 of a user namespace with a range of
-ids (devices are the host's, bound); uid 0 of one with a single id (annotation io.dockpy.tier=single: another
-user N runs in a nested user namespace with the map `N 0 1` and no capabilities).
+Three situations, one code: root of the host (device nodes are made in a tmpfs of ours and bound
+singly, all other mounts are nodev, because there is no device controller); uid 0 of a user
+namespace with a range of ids (devices are the host's, bound); uid 0 of one with a single id
+(annotation io.dockpy.tier=single: another user N runs in a nested user namespace with the map `N
+0 1` and no capabilities).
 
-Not acted on, though the specification knows it: hooks, cgroup resources, AppArmor and SELinux labels, time
-namespaces, scheduler and I/O priorities, idmapped mounts.
+Not acted on, though the specification knows it: hooks, cgroup resources, AppArmor and SELinux
+labels, time namespaces, scheduler and I/O priorities, idmapped mounts.
 """

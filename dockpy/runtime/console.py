@@ -1,7 +1,7 @@
 """A terminal of the container's own devpts: its master for the shim, its slave for the container.
 
-Nothing is trusted for its name (CVE-2025-52565): ptmx must be device 5:2 on a devpts, the slave comes
-from the master by ioctl, and what is bound on /dev/console is that very descriptor.
+Nothing is trusted for its name (CVE-2025-52565): ptmx must be device 5:2 on a devpts, the slave
+comes from the master by ioctl, and what is bound on /dev/console is that very descriptor.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 PTMX = os.makedev(5, 2)
 
 
-def open_pty(root: int, size: ConsoleSize | None) -> tuple[int, int]:
-    """(master, slave) from dev/pts of the container `root` is the root of."""
+def open_pty(root: int, proc: int, size: ConsoleSize | None) -> tuple[int, int]:
+    """(master, slave) from dev/pts of the container `root` is the root of; `proc`: the host's /proc."""
     flags = os.O_RDWR | os.O_NOCTTY
     # O_PATH first: opening a device nobody has looked at yet can do things.
     looked = open_in_root(root, "/dev/pts/ptmx", os.O_PATH | os.O_NOFOLLOW, no_symlinks=True)
@@ -36,7 +36,8 @@ def open_pty(root: int, size: ConsoleSize | None) -> tuple[int, int]:
             or fstatfs_type(looked) != DEVPTS_SUPER_MAGIC
         ):
             raise SetupError("a terminal needs a devpts on /dev/pts of the container")
-        master = os.open(f"/proc/self/fd/{looked}", flags | os.O_CLOEXEC)
+        # The thing we looked at itself, not what has its name by now.
+        master = os.open(f"self/fd/{looked}", flags | os.O_CLOEXEC, dir_fd=proc)
     finally:
         os.close(looked)
     unlock_pt(master)
@@ -60,7 +61,8 @@ def give_to(fd: int, uid: int) -> None:
     """Lets the workload's user open its stdio again by /dev/stdout and friends, where we may."""
     try:
         found = os.fstat(fd)
-        # /dev/null and its like belong to everyone on the host; only what was made for us changes hands.
+        # /dev/null and its like belong to everyone on the host; only what was made for us changes
+        # hands.
         if found.st_uid != uid and (stat.S_ISFIFO(found.st_mode) or _is_pty(found)):
             os.fchown(fd, uid, -1)
     except OSError as error:

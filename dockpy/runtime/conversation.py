@@ -31,10 +31,9 @@ class Created:
     console: int | None
 
 
-def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, hop: bool) -> Created:
-    """Listens until the program runs; StartFailed (with the child reaped) when it does not."""
+def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str) -> Created:
+    """Listens until the program runs; StartFailed (with all children reaped) when it does not."""
     console: int | None = None
-    sibling: int | None = None
     executing = False
     failure: StartFailed | None = None
     while True:
@@ -45,18 +44,17 @@ def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, hop: bo
         if "console" in message:
             console = rights
         elif "pid" in message:
-            sibling = message["pid"]
+            # What we cloned has done its part; what it cloned is our child as well, and goes on.
+            os.waitpid(pid, 0)
+            if pidfd >= 0:
+                os.close(pidfd)
+            pid = message["pid"]
+            pidfd = _pidfd(pid)
         elif "exec" in message:
             executing = True
         else:
             failure = start_failed(prefix, message["message"])
-    if hop:
-        # What we cloned has done its part, or failed; what it cloned is our child as well.
-        os.waitpid(pid, 0)
-        if pidfd >= 0:
-            os.close(pidfd)
-        pid, pidfd = (sibling, _pidfd(sibling)) if sibling is not None else (-1, -1)
-    if failure is None and executing and pid >= 0:
+    if failure is None and executing:
         return Created(pid, pidfd, console)
     how = _reap(pid)
     for fd in (pidfd, console):
@@ -82,8 +80,6 @@ def _pidfd(pid: int) -> int:
 
 
 def _reap(pid: int) -> str:
-    if pid < 0:
-        return "before it was born"
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,7 +1,9 @@
-"""From a specification to a running init: everything that can be decided is decided here, then one clone.
+"""From a specification to a running init: everything that can be decided is decided here, then
+one clone.
 
-New namespaces are made by the clone itself, so init is our own child and first in its pid namespace; joined
-ones it joins itself. Only a joined pid (or user) namespace costs a second clone (runtime.init).
+New namespaces are made by the clone itself, so init is our own child and first in its pid
+namespace; joined ones it joins itself. Only a joined pid (or user) namespace costs a second clone
+(runtime.init).
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-from dataclasses import dataclass
 
 from dockpy.errors import DockpyError
 from dockpy.linux import processes
 from dockpy.linux.namespaces import CLONE_NEWUSER
-from dockpy.oci import capabilities, spec as oci
+from dockpy.oci import capabilities
+from dockpy.oci import spec as oci
 from dockpy.runtime import bpf, init, namespaces
 from dockpy.runtime.conversation import Created, Stdio, converse
 from dockpy.runtime.errors import CREATE, SetupError, start_failed
@@ -36,9 +38,10 @@ def create(
 ) -> Created:
     """Starts the container of `bundle`; returns when its program was executed.
 
-    `stdio` None with `process.terminal`: a pty of the container, whose master is answered as `console`;
-    `console_size` (height, width) wins over the specification's. Descriptors stay the caller's. All others
-    of the caller are closed in the child. Raises StartFailed; then nothing of it is left.
+    `stdio` None with `process.terminal`: a pty of the container, whose master is answered as
+    `console`; `console_size` (height, width) wins over the specification's. Descriptors stay the
+    caller's. All others of the caller are closed in the child. Raises StartFailed; then nothing
+    of it is left.
     """
     try:
         container = plan(spec, bundle, stdio, console_size, seccomp_cache)
@@ -69,9 +72,10 @@ def create(
                 _write_maps(pid, spec.linux)
                 ours.send(init.MAPPED)
             except OSError:
-                # The child, unmapped, sees the end of the line and exits; converse tells that it did.
+                # The child, unmapped, sees the end of the line and exits; converse tells that it
+                # did.
                 ours.shutdown(_socket.SHUT_WR)
-        return converse(ours, pid, pidfd, CREATE, hop=kinds.joins("pid") or kinds.joins("user"))
+        return converse(ours, pid, pidfd, CREATE)
     finally:
         ours.close()
         theirs.close()
@@ -145,10 +149,15 @@ def workload(
 
 
 def _user(process: oci.Process, annotations: Mapping[str, str]) -> str | None:
-    """`process.user.username`, else the annotation, else (None) the numbers of process.user."""
+    """`process.user.username`, else the annotation, else (None) the numbers of process.user.
+
+    A container of docker's kind (it has a tier) that names nobody is "": root, with the groups that
+    the image gives to root.
+    """
     if process.user.username is not None:
         return process.user.username
-    return annotations.get(oci.ANNOTATION_USER)
+    nobody = "" if oci.ANNOTATION_TIER in annotations and process.user == oci.User() else None
+    return annotations.get(oci.ANNOTATION_USER, nobody)
 
 
 def _mask(names: Iterable[str]) -> int:

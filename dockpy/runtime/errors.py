@@ -1,4 +1,5 @@
-"""A container or exec that did not start: docker's and runc's sentence, and the exit code docker gives.
+"""A container or exec that did not start: docker's and runc's sentence, and the exit code docker
+gives.
 
 127: the command was not found; 126: it cannot be invoked; 128: everything else.
 """
@@ -13,7 +14,8 @@ from dockpy.errors import DockpyError
 CREATE = "failed to create shim task: OCI runtime create failed: unable to start container process"
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
 
-# As docker's daemon: it reads the code from the runtime's sentence, so ours must say what it looks for.
+# As docker's daemon: it reads the code from the runtime's sentence, so ours must say what it
+# looks for.
 _NOT_FOUND = ("executable file not found", "no such file or directory")
 _NOT_INVOKED = ("permission denied", "is a directory", "exec format error", "not a directory")
 

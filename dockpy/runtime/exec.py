@@ -1,8 +1,8 @@
 """A further process in a running container, confined as its first one.
 
-Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the user namespace:
-there it is the one that owns the container (its pid or mount namespace), never the nested one
-in which a single-uid container's user runs.
+Which namespaces to enter is read from /proc/<init>/ns: all that differ from ours, but for the
+user namespace: there it is the one that owns the container (its pid or mount namespace), never
+the nested one in which a single-uid container's user runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 
 from dockpy.errors import DockpyError
+from dockpy.files import read_bytes
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
 from dockpy.runtime import init
@@ -39,14 +40,20 @@ def exec_process(
 ) -> Created:
     """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
 
-    Who: `process.user.username` when set, else the container's own user by its annotation, else numbers.
-    Capabilities and oom score that `process` leaves out are the container's.
+    Who: `process.user.username` when set, else the container's own user by its annotation, else
+    numbers. Capabilities, oom score and rlimits that `process` leaves out are the container's, and
+    no_new_privileges of the container cannot be left out.
     """
     own = spec.process
     if process.capabilities is None:
         process = dataclasses.replace(process, capabilities=own.capabilities)
     if process.oom_score_adj is None:
         process = dataclasses.replace(process, oom_score_adj=own.oom_score_adj)
+    process = dataclasses.replace(
+        process,
+        rlimits=process.rlimits or own.rlimits,
+        no_new_privileges=process.no_new_privileges or own.no_new_privileges,
+    )
     terminal = stdio is None and process.terminal
     try:
         work = workload(
@@ -68,7 +75,7 @@ def exec_process(
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC, hop=True)
+        return converse(ours, pid, pidfd, EXEC)
     finally:
         ours.close()
         theirs.close()
@@ -84,12 +91,18 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
         pass
     except OSError as error:
         raise SetupError(f"the container's first process is gone: {strerror(error)}") from None
-    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it runs is.
+    # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it
+    # runs is.
     for pid in _children(init_pid):
         try:
-            return _open_namespaces(pid)
+            found = _open_namespaces(pid)
         except OSError:
             continue
+        # Asked again: it may have ended before the look at it, and its pid be somebody else's.
+        if pid in _children(init_pid):
+            return found
+        for _, fd in found:
+            os.close(fd)
     raise SetupError("the container's namespaces cannot be entered: permission denied")
 
 
@@ -103,6 +116,9 @@ def _open_namespaces(pid: int) -> list[tuple[str, int]]:
                 os.close(fd)
                 continue
             found.append((kind, fd))
+        if not any(kind == "mnt" for kind, _ in found):
+            # A container always has its own: this is a process of the host, where nothing is confined.
+            raise SetupError(f"process {pid} is in no container")
         return _owner(found) + found
     except BaseException:
         for _, fd in found:
@@ -123,8 +139,7 @@ def _owner(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _children(pid: int) -> list[int]:
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
     except FileNotFoundError:
         if not os.path.exists(f"/proc/{pid}"):
             return []
@@ -133,10 +148,9 @@ def _children(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError) as error:
-                if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ESRCH):
+                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESRCH):
                     raise
                 continue
             if parent == pid:

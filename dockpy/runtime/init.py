@@ -1,7 +1,8 @@
 """The container side of create and exec: from clone to execve, in the only safe order.
 
-Runs in a single-threaded child that holds no locks and never returns. Nothing here may import, log or
-open a file without O_CLOEXEC. Everything that can be decided beforehand was decided by the caller.
+Runs in a single-threaded child that holds no locks and never returns. Nothing here may import,
+log or open a file without O_CLOEXEC. Everything that can be decided beforehand was decided by the
+caller.
 
   caller (shim)                       child                              sibling (exec, joined pid ns)
     | -- clone(new namespaces) -------> |
@@ -14,17 +15,18 @@ open a file without O_CLOEXEC. Everything that can be decided beforehand was dec
     | <-- {"exec"}  ------------------------------------------------------- | execve: the socket closes
     | <-- or {"stage","errno","message"}                                     |
 
-The socket is a SEQPACKET pair: its closing without "exec" means that the child died of something else.
+The socket is a SEQPACKET pair: its closing without "exec" means that the child died of something
+else.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal is its slow wrapper
 import errno
 import fcntl
 import os
 import resource
 import select
-import signal
 import stat
 from dataclasses import dataclass
 
@@ -32,7 +34,7 @@ from dockpy.linux import credentials, interfaces, processes
 from dockpy.linux import namespaces as ln
 from dockpy.linux.beneath import make_directories, open_in_root, read_file
 from dockpy.linux.terminals import set_controlling_terminal
-from dockpy.runtime import console, mounts, rootfs, users
+from dockpy.runtime import console, mounts, pid1, rootfs, users
 from dockpy.runtime.errors import SetupError, describe, strerror
 
 TYPE_CHECKING = False
@@ -124,7 +126,8 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     spec, workload, namespaces = container.spec, container.workload, container.namespaces
     process, linux = spec.process, spec.linux
 
-    # The caller writes the maps of a new user namespace from outside; before that we are nobody in it.
+    # The caller writes the maps of a new user namespace from outside; before that we are nobody
+    # in it.
     if "user" in namespaces.fresh:
         line.stage = "user namespace"
         if os.read(line.sock, 16) != MAPPED:
@@ -132,22 +135,27 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
 
-    # /proc here is the host's, which the caller trusts. While we are dumpable: afterwards the files of
-    # /proc/self belong to the initial namespace's root.
+    # /proc here is the host's, which the caller trusts. While we are dumpable: afterwards the
+    # files of /proc/self belong to the initial namespace's root.
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     line.stage = "oom score"
     set_oom_score(process)
+    if workload.pid1:
+        pid1.name(process.args)
 
-    # Joined ones first: a net namespace to share must be there before sysfs shows it. pid is joined for
-    # our child only, which is also what a new procfs shows; the mount namespace is always new.
+    # A user namespace to join owns what the others are made in, and a pid namespace is entered by a
+    # child only: so a sibling goes on, first in its pid namespace if that is new.
     line.stage = "joining namespaces"
+    if namespaces.joins("user"):
+        ln.setns(joined.pop(0)[1])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        continue_in_sibling(line, namespaces.clone_flags)
+    # A net namespace to share must be there before sysfs shows it. pid is joined for children only:
+    # we stay outside, where nobody of that namespace can look at us while we are dumpable.
     for _, fd in joined:
         ln.setns(fd)
         os.close(fd)
-    if any(kind == "user" for kind, _ in joined):
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        ln.unshare(namespaces.clone_flags)
 
     line.stage = "hostname"
     if "uts" in namespaces.fresh:
@@ -164,7 +172,7 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     for key, value in linux.sysctl.items():
         set_sysctl(proc, key, value)
 
-    root = build_tree(line, container)
+    root = build_tree(line, container, proc)
     line.stage = "pivot_root"
     rootfs.pivot(root)
 
@@ -172,13 +180,13 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     identity = identify(line, workload, root)
     enter_folder(line, process.cwd, root)
     os.close(root)
-    confine(line, workload, identity, proc, hop=namespaces.joins("pid") or namespaces.joins("user"))
+    confine(line, workload, identity, proc, hop=namespaces.joins("pid"))
 
 
-def build_tree(line: Line, container: Container) -> int:
+def build_tree(line: Line, container: Container, proc: int) -> int:
     """Everything that is mounted; the container's root as a descriptor, ready for the pivot."""
     spec, linux = container.spec, container.spec.linux
-    may = rootfs.powers(spec)
+    may = rootfs.powers(spec, proc, container.namespaces)
     line.stage = "mount propagation"
     rootfs.stop_propagation()
     line.stage = "devices"
@@ -192,7 +200,7 @@ def build_tree(line: Line, container: Container) -> int:
     root = rootfs.mount_root(spec.root, container.root_path, container.root_mount, may.nodev)
     for mount in container.mounts:
         line.stage = f'error mounting "{mount.source}" to rootfs at "{mount.destination}"'
-        mounts.mount_in_root(root, mount, nodev=may.nodev)
+        mounts.mount_in_root(root, mount, may)
     line.stage = "devices"
     if fresh_dev:
         rootfs.fill_dev(root, devices, nodes, may)
@@ -200,7 +208,7 @@ def build_tree(line: Line, container: Container) -> int:
     if container.workload.terminal:
         # Before anything of the image runs, and from the devpts just mounted.
         line.stage = "console"
-        master, slave = console.open_pty(root, container.workload.size)
+        master, slave = console.open_pty(root, proc, container.workload.size)
         rootfs.bind_console(root, slave)
         _adopt_console(line, master, slave)
     # Docker makes the working folder, also of a read-only container: so before it is sealed.
@@ -225,8 +233,9 @@ def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> No
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     line.stage = "oom score"
     set_oom_score(workload.process)
-    # We stay outside the pid namespace (only our child will be in it), so that nobody inside can look
-    # at this interpreter while it is dumpable (CVE-2019-5736); root and cwd come with the mount namespace.
+    # We stay outside the pid namespace (only our child will be in it), so that nobody inside can
+    # look at this interpreter while it is dumpable (CVE-2019-5736); root and cwd come with the
+    # mount namespace.
     line.stage = "joining the container's namespaces"
     for _, fd in joined:
         ln.setns(fd)
@@ -237,7 +246,7 @@ def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> No
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if workload.terminal:
         line.stage = "console"
-        master, slave = console.open_pty(root, workload.size)
+        master, slave = console.open_pty(root, proc, workload.size)
         _adopt_console(line, master, slave)
     identity = identify(line, workload, root)
     enter_folder(line, workload.process.cwd, root)
@@ -257,28 +266,29 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     for fd in (0, 1, 2):
         if not nested:  # there the id is ours under another name
             console.give_to(fd, who.uid)
-    # The keys of who started us are not the container's. Best effort: many kernels and policies have none.
+    # The keys of who started us are not the container's. Best effort: many kernels and policies
+    # have none.
     try:
         processes.join_session_keyring(workload.keyring)
     except OSError:
         pass
 
     if nested:
-        # One id is mapped, so another user is that id under another name, in a namespace of its own.
-        # Written by ourselves, so while dumpable; through the descriptor of the host's /proc.
+        # One id is mapped, so another user is that id under another name, in a namespace of its
+        # own. Written by ourselves, so while dumpable; through the descriptor of the host's
+        # /proc.
         line.stage = f"user namespace for uid {who.uid}"
         ln.unshare(ln.CLONE_NEWUSER)
         write_own_maps(proc, who)
+    # The way to the host's whole tree: not in the hands of a process that somebody inside can see.
+    os.close(proc)
 
     # From here on somebody may be in the same pid namespace: nobody attaches to us or reads
     # /proc/PID/exe of this interpreter. execve makes the workload dumpable again.
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     if hop:
         line.stage = "fork"
-        pid, _ = processes.clone(processes.CLONE_PARENT)
-        if pid:
-            line.send(b'{"pid":%d}' % pid)
-            os._exit(0)
+        continue_in_sibling(line, 0)
     line.stage = "session"
     os.setsid()
     if workload.terminal:
@@ -305,8 +315,8 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     # Only 0, 1, 2 survive; before the filter, which may not know close_range.
     processes.close_range(3, flags=processes.CLOSE_RANGE_CLOEXEC)
 
-    # Without no_new_privs the kernel takes a filter from CAP_SYS_ADMIN only, so before that goes; with it
-    # the filter goes in last, and need not allow what we do here.
+    # Without no_new_privs the kernel takes a filter from CAP_SYS_ADMIN only, so before that goes;
+    # with it the filter goes in last, and need not allow what we do here.
     line.stage = "seccomp"
     if not process.no_new_privileges:
         install_filter(workload)
@@ -322,10 +332,11 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     # After the last change of credentials, which clears it; asked again, since who dies in between
     # leaves no signal. Nobody reads the other end any more: then the caller is gone.
     line.stage = "parent death signal"
-    processes.prctl(processes.PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.prctl(processes.PR_SET_PDEATHSIG, _signal.SIGKILL)
     if _hung_up(line.sock):
         os._exit(1)
-    # setresuid made us non-dumpable by itself where the id changed; said again for where it did not.
+    # setresuid made us non-dumpable by itself where the id changed; said again for where it did
+    # not.
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     line.stage = "seccomp"
     if process.no_new_privileges:
@@ -334,20 +345,33 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     line.stage = "exec"
     env = environment(process.env, who.home)
     path = find_executable(process.args[0], env.get("PATH"))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    run(line, workload, path, env)
+    if workload.pid1:
+        pid1.supervise(lambda: run(line, process, path, env))
+    run(line, process, path, env)
 
 
-def run(line: Line, workload: Workload, path: str, env: dict[str, str]) -> NoReturn:
-    arguments = list(workload.process.args)
-    line.send(EXEC)
+def run(line: Line, process: Process, path: str, env: dict[str, str]) -> NoReturn:
+    """execve, or the report why not: below our own init nobody else would say it."""
     try:
-        os.execve(path, arguments, env)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        line.send(EXEC)
+        os.execve(path, list(process.args), env)
     except OSError as error:
-        raise SetupError(f"exec {path}: {strerror(error)}") from None
+        failed = SetupError(f"exec {path}: {strerror(error)}")
+        line.send(describe(line.stage, failed))
+    finally:
+        os._exit(1)
 
 
 # ---------------------------------------------------------------------------------- single steps
+
+
+def continue_in_sibling(line: Line, flags: int) -> None:
+    """Returns in another child of our parent, which learns its pid; this process has done its part."""
+    pid, _ = processes.clone(processes.CLONE_PARENT | flags)
+    if pid:
+        line.send(b'{"pid":%d}' % pid)
+        os._exit(0)
 
 
 def _take_descriptors(sock: int, stdio: tuple[int, int, int] | None, keep: list[int]) -> int:
@@ -371,13 +395,12 @@ def _above_stdio(fd: int) -> int:
 
 
 def _forget_signals() -> None:
-    """No handler of the caller's runs here, and nothing stays ignored over execve (Python ignores SIGPIPE)."""
-    signal.set_wakeup_fd(-1)
-    for number in range(1, signal.NSIG):
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # KILL, STOP, and the two that libc keeps
-            pass
+    """No handler of the caller's runs here; what Python ignores (SIGPIPE) is not left ignored."""
+    # The C module: signal's own functions turn each number into an enum and back, 0.2 ms in all.
+    _signal.set_wakeup_fd(-1)
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def _adopt_console(line: Line, master: int, slave: int) -> None:
@@ -405,7 +428,8 @@ def set_oom_score(process: Process) -> None:
     try:
         write_file("/proc/self/oom_score_adj", b"%d" % process.oom_score_adj)
     except PermissionError:
-        # Below what we have needs CAP_SYS_RESOURCE on the host; docker's rootless mode goes on as well.
+        # Below what we have needs CAP_SYS_RESOURCE on the host; docker's rootless mode goes on as
+        # well.
         pass
 
 
@@ -441,7 +465,9 @@ def _image_file(root: int, path: str) -> bytes:
 
 
 def enter_folder(line: Line, path: str, root: int) -> None:
-    """cwd, beneath the root and by no magic link: /proc/self/fd/N is not a folder (CVE-2024-21626)."""
+    """cwd, beneath the root and by no magic link: /proc/self/fd/N is not a folder
+    (CVE-2024-21626).
+    """
     line.stage = f'chdir to cwd ("{path}") set in config.json failed'
     try:
         fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)

@@ -1,10 +1,10 @@
 """One `Mount` of the specification, made inside the container's root before the pivot.
 
 Targets are never paths: each is opened beneath the root (linux.beneath), so no symlink of the image,
-also one exchanged while we work (CVE-2021-30465), leads out of it; mounts go onto /proc/self/fd/N of
-the *host's* /proc, which the container cannot touch, or by move_mount onto the descriptor itself.
-Flags of a bind are set on a detached copy (open_tree, mount_setattr), before anybody can see it;
-kernels that lack those calls get mount(2) and a remount.
+also one exchanged while we work (CVE-2021-30465), leads out of it; mounts go onto /proc/self/fd/N
+of the *host's* /proc, which the container cannot touch, or by move_mount onto the descriptor
+itself. Flags of a bind are set on a detached copy (open_tree, mount_setattr), before anybody can
+see it; kernels that lack those calls get mount(2) and a remount.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dockpy.files import read_bytes
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, make_directories, open_in_root
 from dockpy.linux.libc import AT_EMPTY_PATH, AT_RECURSIVE
+from dockpy.linux.processes import PR_SET_DUMPABLE, clone, prctl
 from dockpy.runtime.errors import SetupError, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dockpy.oci.spec import Mount
 
 # name -> (flag, clears it)
@@ -90,8 +94,25 @@ LOCKED = (
     (os.ST_RELATIME, lm.MS_RELATIME),
 )
 # Where a fresh mount is refused in a user namespace because the namespace it shows is the host's.
-_BINDABLE = {"sysfs": "/sys", "mqueue": "/dev/mqueue"}
+_BINDABLE = {"proc": "/proc", "sysfs": "/sys", "mqueue": "/dev/mqueue"}
 _NOT_HERE = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EBUSY, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class Powers:
+    """What the kernel lets us do, and what the container must not be able to.
+
+    `initial`: we are in the initial user namespace, so mknod makes working nodes. There is no
+    device controller here, so then every mount of the container is nodev but for single nodes
+    bound from a tmpfs that the container cannot reach (`nodev`). A container that has
+    CAP_SYS_ADMIN could undo that by a remount, so for it we do not pretend.
+    """
+
+    initial: bool
+    nodev: bool
+    tty_group: bool  # group 5 is mapped, so that a devpts can give its terminals to it
+    host_pid: bool  # the container is in our pid namespace
+    joins_pid: bool  # it shares another's, in which only our children are
 
 
 @dataclass(frozen=True)
@@ -120,34 +141,26 @@ def parse_options(options: tuple[str, ...]) -> Options:
     return Options(flags, cleared, recursive, tuple(propagation), tuple(data))
 
 
-def mount_in_root(root: int, mount: Mount, *, nodev: bool) -> None:
-    """Makes `mount` beneath the container's root `root`.
-
-    `nodev`: device nodes must not work on it unless its options say "dev" (there is no device
-    controller, so where mknod works, this is what keeps the host's disks out of reach).
-    """
+def mount_in_root(root: int, mount: Mount, may: Powers) -> None:
+    """Makes `mount` beneath the container's root `root`."""
     options = parse_options(mount.options)
-    if nodev and not options.cleared & lm.MS_NODEV:
-        # For what lies on a bind's submounts too.
-        options = _with_nodev(options)
+    if mount.type == "devpts" and not may.tty_group:
+        # Where one id is mapped the kernel says EINVAL: the terminals keep our group then.
+        data = tuple(word for word in options.data if not word.startswith("gid="))
+        options = replace(options, data=data)
+    if may.nodev and not options.cleared & lm.MS_NODEV:
+        # For what lies on a bind's submounts too. "dev" in the options is somebody's decision.
+        options = replace(
+            options, flags=options.flags | lm.MS_NODEV, recursive=options.recursive | lm.MS_NODEV
+        )
     if options.flags & lm.MS_BIND or mount.type == "bind":
         _bind(root, mount, options)
     elif mount.type in ("proc", "sysfs"):
-        _pseudo(root, mount, options)
+        _pseudo(root, mount, options, may)
     elif mount.type in ("cgroup", "cgroup2"):
         _cgroup(root, mount, options)
     else:
-        _filesystem(root, mount, options)
-
-
-def _with_nodev(options: Options) -> Options:
-    return Options(
-        options.flags | lm.MS_NODEV,
-        options.cleared,
-        options.recursive | lm.MS_NODEV,
-        options.propagation,
-        options.data,
-    )
+        _filesystem(root, mount, options, may)
 
 
 # ------------------------------------------------------------------------------------------ binds
@@ -234,7 +247,9 @@ def set_attributes(tree: int, options: Options) -> None:
 
 
 def _bind_by_mount(source: int, target: int, options: Options, recursive: bool) -> None:
-    """For kernels before 5.12. The target is opened again, to see the new mount: it must be the source."""
+    """For kernels before 5.12. The target is opened again, to see the new mount: it must be the
+    source.
+    """
     flags = lm.MS_BIND | (lm.MS_REC if recursive else 0)
     place = f"/proc/self/fd/{target}"
     path = os.readlink(place)
@@ -264,20 +279,22 @@ def _remount(place: str, flags: int) -> None:
 
 def _mounts_below(path: str) -> list[str]:
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            text = line.split(" ")[4].encode("utf-8", "surrogateescape")
-            point = os.fsdecode(text.decode("unicode_escape").encode("latin-1"))
-            if point.startswith(path.rstrip("/") + "/"):
-                found.append(point)
+    for line in read_bytes("/proc/self/mountinfo").split(b"\n")[:-1]:
+        # What would split the fields stands there as an octal number (proc(5)).
+        point = line.split(b" ")[4].replace(b"\\040", b" ").replace(b"\\011", b"\t")
+        point = point.replace(b"\\012", b"\n").replace(b"\\134", b"\\")
+        if os.fsdecode(point).startswith(path.rstrip("/") + "/"):
+            found.append(os.fsdecode(point))
     return found
 
 
 # ----------------------------------------------------------------------------------- file systems
 
 
-def _pseudo(root: int, mount: Mount, options: Options) -> None:
-    """proc and sysfs go on a plain folder only: else the image decides what /proc is (CVE-2019-19921)."""
+def _pseudo(root: int, mount: Mount, options: Options, may: Powers) -> None:
+    """proc and sysfs go on a plain folder only: else the image decides what /proc is
+    (CVE-2019-19921).
+    """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         try:
@@ -292,12 +309,12 @@ def _pseudo(root: int, mount: Mount, options: Options) -> None:
             f'filesystem "{mount.type}" must be mounted on ordinary directory: {mount.destination}'
         ) from None
     try:
-        _mount_new(target, mount, options)
+        _mount_new(target, mount, options, may)
     finally:
         os.close(target)
 
 
-def _filesystem(root: int, mount: Mount, options: Options) -> None:
+def _filesystem(root: int, mount: Mount, options: Options, may: Powers) -> None:
     data = options.data
     try:
         target = open_in_root(root, mount.destination, os.O_PATH | os.O_DIRECTORY)
@@ -306,38 +323,75 @@ def _filesystem(root: int, mount: Mount, options: Options) -> None:
             data = (f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}", *data)
     except FileNotFoundError:
         target = make_directories(root, mount.destination)
-    options = Options(options.flags, options.cleared, options.recursive, options.propagation, data)
     try:
-        _mount_new(target, mount, options)
+        _mount_new(target, mount, replace(options, data=data), may)
     finally:
         os.close(target)
 
 
-def _mount_new(target: int, mount: Mount, options: Options) -> None:
+def _mount_new(target: int, mount: Mount, options: Options, may: Powers) -> None:
     flags = options.flags & ~lm.MS_REC
-    place = f"/proc/self/fd/{target}"
     source = mount.source or mount.type
     if mount.type == "devpts":
         # A devpts node is a device; a nodev one would be of no use.
         flags &= ~lm.MS_NODEV
+    data = ",".join(options.data)
     try:
-        lm.mount(source, place, mount.type, flags, ",".join(options.data))
-    except OSError as error:
-        if mount.type == "devpts" and error.errno == errno.EINVAL:
-            # Group 5 (tty) is not mapped where there is one id only: the ptys keep our group then.
-            rest = ",".join(word for word in options.data if not word.startswith("gid="))
-            lm.mount(source, place, mount.type, flags, rest)
-        elif mount.type in _BINDABLE and error.errno in (errno.EPERM, errno.EACCES):
-            _bind_the_host_s(target, _BINDABLE[mount.type], options)
+        if mount.type == "proc" and may.joins_pid:
+            # A procfs shows the pid namespace of who mounts it.
+            _by_a_child(lambda: mount_on_folder(target, source, "proc", flags, data))
         else:
-            raise SetupError(
-                f'error mounting "{source}" to rootfs at "{mount.destination}": {strerror(error)}'
-            ) from None
+            mount_on_folder(target, source, mount.type, flags, data)
+    except OSError as error:
+        refused = error.errno in (errno.EPERM, errno.EACCES)
+        if refused and mount.type in _BINDABLE and (mount.type != "proc" or may.host_pid):
+            _bind_the_host_s(target, _BINDABLE[mount.type], options)
+            return
+        reason = strerror(error)
+        if refused and mount.type == "proc":
+            reason += " (this host's own /proc is partly covered, as in a container of another)"
+        raise SetupError(
+            f'error mounting "{source}" to rootfs at "{mount.destination}": {reason}'
+        ) from None
+
+
+def _by_a_child(work: Callable[[], None]) -> None:
+    """Runs `work` in a child, which is in the joined pid namespace and in our mount namespace.
+
+    Not dumpable from its first moment: others live there, who must not see our interpreter, root
+    or working folder through /proc.
+    """
+    prctl(PR_SET_DUMPABLE, 0)
+    pid, pidfd = clone(0)
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or errno.EIO)
+        finally:
+            os._exit(errno.EIO)
+    prctl(PR_SET_DUMPABLE, 1)
+    if pidfd >= 0:
+        os.close(pidfd)
+    status = os.waitpid(pid, 0)[1]
+    number = os.WEXITSTATUS(status) if os.WIFEXITED(status) else errno.EIO
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def mount_on_folder(target: int, source: str, fstype: str, flags: int, data: str) -> None:
+    """On the folder `target` is, by "." of it: no name is resolved, and no /proc is needed."""
+    os.fchdir(target)
+    lm.mount(source, ".", fstype, flags, data)
 
 
 def _bind_the_host_s(target: int, path: str, options: Options) -> None:
-    """In a user namespace with the host's network (sysfs) or ipc (mqueue) only a bind is allowed."""
-    source = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """In a user namespace with the host's network, ipc or pids only a bind of them is allowed."""
+    try:
+        source = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # a host without message queues: the container has an empty folder
     try:
         asked = options.flags & _SETTABLE
         bind(source, target, Options(asked, 0, asked, (), ()), recursive=True)
@@ -348,15 +402,13 @@ def _bind_the_host_s(target: int, path: str, options: Options) -> None:
 def _cgroup(root: int, mount: Mount, options: Options) -> None:
     """cgroup2 where the host has it and lets us, else an empty read-only tmpfs; never an error."""
     target = make_directories(root, mount.destination)
-    place = f"/proc/self/fd/{target}"
     flags = (options.flags | lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC) & ~lm.MS_REC
     try:
-        try:
-            lm.mount("cgroup", place, "cgroup2", flags)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            lm.mount("tmpfs", place, "tmpfs", flags | lm.MS_RDONLY, "mode=755,size=4k")
+        mount_on_folder(target, "cgroup", "cgroup2", flags, "")
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        mount_on_folder(target, "tmpfs", "tmpfs", flags | lm.MS_RDONLY, "mode=755,size=4k")
     finally:
         os.close(target)
 
@@ -365,7 +417,8 @@ def _cgroup(root: int, mount: Mount, options: Options) -> None:
 
 
 def mask(root: int, path: str, null: int) -> None:
-    """Hides `path`: a folder by an empty tmpfs, anything else by the null device `null` (a descriptor).
+    """Hides `path`: a folder by an empty tmpfs, anything else by the null device `null` (a
+    descriptor).
 
     `null` was opened on the host and looked at there: what the container calls /dev/null
     is not asked (CVE-2025-31133).
@@ -375,9 +428,9 @@ def mask(root: int, path: str, null: int) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        place = f"/proc/self/fd/{target}"
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            lm.mount("tmpfs", place, "tmpfs", lm.MS_RDONLY | lm.MS_NOSUID | lm.MS_NODEV, "size=0k")
+            flags = lm.MS_RDONLY | lm.MS_NOSUID | lm.MS_NODEV
+            mount_on_folder(target, "tmpfs", "tmpfs", flags, "size=4k,mode=755")
         else:
             bind(null, target, Options(0, 0, 0, (), ()), recursive=False)
     finally:

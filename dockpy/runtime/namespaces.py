@@ -1,7 +1,7 @@
 """Which namespaces a container gets new, which it joins, and in what order.
 
-Pure but for opening what is joined. The user namespace is joined first (it owns the others, and gives the
-right to enter them), the mount namespace last (after it, paths of the host are gone).
+Pure but for opening what is joined. The user namespace is joined first (it owns the others, and
+gives the right to enter them), the mount namespace last (after it, paths of the host are gone).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Nothing is imported after the fork, no file opened.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal is its slow wrapper
 import os
 
 from dockpy.linux.processes import PR_SET_DUMPABLE, close_range, prctl

@@ -1,8 +1,10 @@
-"""The container's file tree, built in its new mount namespace while the host's tree is still in reach.
+"""The container's file tree, built in its new mount namespace while the host's tree is still in
+reach.
 
-Order: the tree stops propagating to the host; device nodes are prepared aside; the root is mounted; the
-specification's mounts in its order (later ones may cover or lie on earlier ones); devices into the new
-/dev; then what must be hidden; at last the pivot. After it nothing of the host can be named.
+Order: the tree stops propagating to the host; device nodes are prepared aside; the root is
+mounted; the specification's mounts in its order (later ones may cover or lie on earlier ones);
+devices into the new /dev; then what must be hidden; at last the pivot. After it nothing of the
+host can be named.
 """
 
 from __future__ import annotations
@@ -10,18 +12,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
+from dockpy.files import read_bytes
 from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, open_in_root
 from dockpy.linux.libc import AT_FDCWD
 from dockpy.oci.spec import Device
 from dockpy.runtime import mounts
 from dockpy.runtime.errors import SetupError, strerror
+from dockpy.runtime.mounts import Powers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dockpy.oci.spec import Mount, Root, Spec
+    from dockpy.runtime.namespaces import Plan
 
 DEFAULT_DEVICES = (
     Device("/dev/null", "c", 1, 3, 0o666),
@@ -38,33 +42,38 @@ LINKS = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
-_ALL_IDS = b"0 0 4294967295"
+_ALL_IDS = [(0, 0, (1 << 32) - 1)]
+_TTY_GROUP = 5
 
 
-@dataclass(frozen=True)
-class Powers:
-    """What the kernel lets us do with devices.
-
-    `initial`: we are in the initial user namespace, so mknod makes working nodes. There is no
-    device controller here, so then every mount of the container is nodev but for single nodes bound
-    from a tmpfs that the container cannot reach (`nodev`); a container that has CAP_SYS_ADMIN
-    could undo that by a remount, so for it we do not pretend.
-    """
-
-    initial: bool
-    nodev: bool
-
-
-def powers(spec: Spec) -> Powers:
-    with open("/proc/self/uid_map", "rb") as file:
-        initial = b" ".join(file.read().split()) == _ALL_IDS
+def powers(spec: Spec, proc: int, kinds: Plan) -> Powers:
+    uid_map, gid_map = (_id_map(proc, name) for name in ("self/uid_map", "self/gid_map"))
+    initial = uid_map == _ALL_IDS
     caps = spec.process.capabilities
     admin = caps is not None and "CAP_SYS_ADMIN" in caps.bounding
-    return Powers(initial, initial and not admin)
+    tty_group = any(first <= _TTY_GROUP < first + size for first, _, size in gid_map)
+    return Powers(
+        initial=initial,
+        nodev=initial and not admin,
+        tty_group=tty_group,
+        host_pid=not kinds.private("pid"),
+        joins_pid=kinds.joins("pid"),
+    )
+
+
+def _id_map(proc: int, name: str) -> list[tuple[int, int, int]]:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        fields = [int(word) for word in os.read(fd, 1 << 16).split()]
+    finally:
+        os.close(fd)
+    return list(zip(fields[0::3], fields[1::3], fields[2::3]))
 
 
 def stop_propagation() -> None:
-    """What the host mounts later still arrives; nothing of ours goes back (DESIGN: rslave, not private)."""
+    """What the host mounts later still arrives; nothing of ours goes back (DESIGN: rslave, not
+    private).
+    """
     lm.mount(None, "/", None, lm.MS_REC | lm.MS_SLAVE)
 
 
@@ -135,7 +144,9 @@ def seal_root(root: int) -> None:
 
 
 def pivot(root: int) -> None:
-    """The container's root becomes ours; the host's is let go, and with it everything mounted aside."""
+    """The container's root becomes ours; the host's is let go, and with it everything mounted
+    aside.
+    """
     os.fchdir(root)
     lm.pivot_root(".", ".")
     # The old root now lies on top of the new one at ".": this takes it away.
@@ -147,7 +158,8 @@ def pivot(root: int) -> None:
 
 
 def prepare_nodes(devices: tuple[Device, ...], aside: str) -> dict[str, int]:
-    """Nodes of our own, as detached mounts by path: so that a chmod inside is not one of the host's /dev.
+    """Nodes of our own, as detached mounts by path: so that a chmod inside is not one of the
+    host's /dev.
 
     Made in a tmpfs on `aside` that is gone when this returns; the nodes live on in the mounts.
     Empty where the kernel has no open_tree: then the host's are bound.
@@ -178,26 +190,31 @@ def _mknod(name: str, device: Device, dir_fd: int | None) -> None:
 
 def fill_dev(root: int, devices: tuple[Device, ...], nodes: dict[str, int], may: Powers) -> None:
     """The nodes and links of a fresh /dev."""
+    dev = open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
+    os.fchdir(dev)
     for device in devices:
         if may.initial and not may.nodev:
             _replace_by_node(root, device)
             continue
+        # Straight into /dev, which is fresh and ours, unless a mount or a deeper path is in the
+        # way.
+        folder, name = os.path.split(device.path)
+        if folder == "/dev" and device.path not in nodes and not os.path.lexists(name):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o666))
+            lm.mount(_host_path(device), name, None, lm.MS_BIND)
+            continue
         target = create_file(root, device.path)
-        try:
-            if device.path in nodes:
-                lm.move_mount(nodes[device.path], target)
-            else:
-                lm.mount(_host_path(device), f"/proc/self/fd/{target}", None, lm.MS_BIND)
-        finally:
-            os.close(target)
-    dev = open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
-    try:
-        for name, text in LINKS:
-            _symlink(text, name, dev)
-        if os.path.exists("/proc/kcore"):
-            _symlink("/proc/kcore", "core", dev)
-    finally:
-        os.close(dev)
+        if device.path in nodes:
+            lm.move_mount(nodes[device.path], target)
+        else:
+            lm.mount(_host_path(device), f"/proc/self/fd/{target}", None, lm.MS_BIND)
+        os.close(target)
+    for name, text in LINKS:
+        _symlink(text, name, dev)
+    if os.path.exists("/proc/kcore"):
+        _symlink("/proc/kcore", "core", dev)
+    os.close(dev)
 
 
 def _symlink(text: str, name: str, folder: int) -> None:
@@ -220,29 +237,31 @@ def _replace_by_node(root: int, device: Device) -> None:
 
 def _host_path(device: Device) -> str:
     """The host's node of these numbers: by the same name, else by the kernel's."""
-    number = os.makedev(device.major, device.minor)
+    kernel_name = _kernel_name(device) if not _is_node(device.path, device) else device.path
+    if kernel_name is None or not _is_node(kernel_name, device):
+        raise SetupError(
+            "error gathering device information while adding custom device "
+            f'"{device.path}": no such file or directory'
+        )
+    return kernel_name
+
+
+def _is_node(path: str, device: Device) -> bool:
+    if not os.path.exists(path):
+        return False
+    found = os.stat(path)
+    right = stat.S_ISBLK if device.type == "b" else stat.S_ISCHR
+    return right(found.st_mode) and found.st_rdev == os.makedev(device.major, device.minor)
+
+
+def _kernel_name(device: Device) -> str | None:
     kind = "block" if device.type == "b" else "char"
-    candidates = [device.path]
     try:
-        with open(
-            f"/sys/dev/{kind}/{device.major}:{device.minor}/uevent", encoding="ascii"
-        ) as file:
-            lines = file.read().split("\n")
-        candidates += ["/dev/" + line[8:] for line in lines if line.startswith("DEVNAME=")]
-    except OSError:
-        pass
-    for path in candidates:
-        try:
-            found = os.stat(path)
-        except OSError:
-            continue
-        right = stat.S_ISBLK if device.type == "b" else stat.S_ISCHR
-        if right(found.st_mode) and found.st_rdev == number:
-            return path
-    raise SetupError(
-        f'error gathering device information while adding custom device "{device.path}": '
-        "no such file or directory"
-    )
+        data = read_bytes(f"/sys/dev/{kind}/{device.major}:{device.minor}/uevent")
+    except FileNotFoundError:
+        return None
+    lines = data.decode().split("\n")
+    return next(("/dev/" + line[8:] for line in lines if line.startswith("DEVNAME=")), None)
 
 
 def open_null(root: int, nodes: dict[str, int], may: Powers) -> int:

@@ -1,6 +1,8 @@
-"""Who runs: docker's reading of "name|uid[:group|gid]" against the image's own passwd and group files.
+"""Who runs: docker's reading of "name|uid[:group|gid]" against the image's own passwd and group
+files.
 
-Pure: the files come as bytes, read by the caller beneath the container's root with a bound on their size.
+Pure: the files come as bytes, read by the caller beneath the container's root with a bound on
+their size.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def resolve(user: str, extra_groups: Sequence[str], passwd: bytes, group: bytes)
     elif name:
         groups = tuple(entry.gid for entry in _groups(group) if name in entry.members)
     extra = tuple(_group_id(entry, group, "Unable") for entry in extra_groups if entry)
-    # The primary one belongs to the list (CVE-2022-36109: else a "negative" group permission opens).
+    # The primary one belongs to the list (CVE-2022-36109: else a "negative" group permission
+    # opens).
     return Identity(uid, gid, _unique((gid, *groups, *extra)), home)
 
 

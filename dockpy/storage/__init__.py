@@ -1,15 +1,22 @@
 """Blobs, layers and snapshots: image data on disk, and the file systems that containers see.
 
-Blocking; knows the kernel, the OCI values and the store's folders, never images' names or containers.
-`content` keeps blobs by digest (an OCI image layout). `layer` unpacks a tar stream below a descriptor,
-safely against whoever wrote it; `tree` and `diff` go the other way. `snapshot` is the contract that
-`overlay`, `fuse` and `copy` fulfil: a committed tree by chain id, an active one by container, and the
-mount that shows it. `owners` remembers who a file belongs to where the kernel cannot.
+Blocking; knows the kernel, the OCI values and the store's folders, never images' names or
+containers. `content` keeps blobs by digest (an OCI image layout). `tar` is the format as values,
+`layer` unpacks a stream below a descriptor, safely against whoever wrote it; `view` merges trees,
+`tree` and `diff` go the other way. `snapshot` is the contract that `overlay`, `fuse` and `copy`
+fulfil, `trees` what they share, `choose` picks. `owners` remembers who a file belongs to where the
+kernel cannot. All layers are kept in overlayfs's form, whatever the driver.
 
 On disk, below `snapshots/` (names are short: they end up in a mount option of at most one page):
-`n/7` trees by number (layers and active ones), `chains/<hex>` and `active/<key>` small JSON records that
-name them, `tmp/` unpackings not done. A tree without a record, and everything in tmp/, is half done and
-is removed by `recover()` at the daemon's start. Durability: a record of a chain is written after one
-syncfs(2), so it never names a tree that a power cut could have emptied; active trees are not synced,
-as running containers' files are not.
+  n/7            a layer's tree, or an active one: n/8/u what was written, n/8/w overlayfs's own
+  o/7            what is remembered of tree 7 beside its xattrs
+  chains/<hex>   record of a layer, JSON: its number, parent, size
+  active/<key>   symbolic link to "<number>.<parent's number>"
+  driver         the driver's name
+
+Numbers are never given twice while the daemon lives. A tree without a record is half done and
+removed by `recover()` at the daemon's start. Durability: one syncfs(2) a layer, then its record is
+written and synced, so a record never names a tree that a power cut has emptied; without the record,
+the layer is unpacked again from its blob. Active trees are not synced by us, as running containers'
+files are not; their records are metadata alone, which a journal keeps in order.
 """

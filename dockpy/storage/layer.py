@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,18 +29,18 @@ from dockpy.storage import remove, tar
 from dockpy.storage.compression import CHUNK, Counter, decompressed
 from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.tar import Entry, TarReader, shown
+from dockpy.storage.view import OPAQUE
 
 Read = Callable[[int], bytes]
 
 WHITEOUT = b".wh."
-OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _REFUSED_XATTRS = (b"user.overlay.", b"user.containers.", b"trusted.")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_TIME_LIMIT = (1 << 62) - 1  # nanoseconds; beyond, docker takes the epoch
+_TIME_LIMIT = (1 << 63) - 1  # nanoseconds; beyond, docker takes the epoch
 _FREE_CHECK = 64 << 20  # files from this size on are measured against the free space first
 
 
@@ -47,7 +48,7 @@ _FREE_CHECK = 64 << 20  # files from this size on are measured against the free 
 class Limits:
     """What no honest layer reaches. `ratio`: expanded to compressed, looked at beyond `ratio_from` bytes."""
 
-    entries: int = 8_000_000
+    entries: int = 4_000_000
     ratio: int = 200
     ratio_from: int = 4 << 30
     replaced_directories: int = 10_000
@@ -198,9 +199,7 @@ class _Tree:
         self._forget_open()
 
     def add(self, entry: Entry, archive: TarReader) -> None:
-        self._entries += 1
-        if self._entries > self._limits.entries:
-            raise InvalidParameter(f"the archive has more than {self._limits.entries} members")
+        self._count()
         path = safe_path(entry.name)
         try:
             if not path:
@@ -213,6 +212,11 @@ class _Tree:
                 self._member(path, entry, archive)
         except OSError as error:
             raise told(error, path) from error
+
+    def _count(self) -> None:
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise InvalidParameter(f"the archive has more than {self._limits.entries} members")
 
     def _member(self, path: bytes, entry: Entry, archive: TarReader) -> None:
         folder, _, base = path.rpartition(b"/")
@@ -273,7 +277,8 @@ class _Tree:
             os.utime(fd, ns=(mtime, mtime))
         finally:
             os.close(fd)
-        self.size += entry.size
+        stored = entry.size if entry.regions is None else sum(n for _, n in entry.regions)
+        self.size += stored
         self.inodes += 1
 
     def _sparse(self, fd: int, entry: Entry, archive: TarReader) -> None:
@@ -321,9 +326,9 @@ class _Tree:
         try:
             from_fd = self._lookup(folder)
             state = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
-            if (state.st_mode & 0o170000) == 0o040000:
+            if stat.S_ISDIR(state.st_mode):
                 raise InvalidParameter(f"{shown(path)}: a hard link to a directory")
-            if name.startswith(WHITEOUT) or source in self._whiteouts:
+            if stat.S_ISCHR(state.st_mode) and state.st_rdev == 0:
                 raise InvalidParameter(f"{shown(path)}: a hard link to a removed file")
 
             def link() -> None:
@@ -389,41 +394,39 @@ class _Tree:
         except FileNotFoundError:
             self._owners.table.forget(path)
             return
-        kind = state.st_mode & 0o170000
-        if kind == 0o040000:
+        if stat.S_ISDIR(state.st_mode):
             self._replaced += 1
             if self._replaced > self._limits.replaced_directories:
                 raise InvalidParameter("the archive replaces its directories too often")
-            kept = os.dup(parent)
-            try:
-                self._forget_open()
-                remove.remove_tree(kept, base)
-            finally:
-                os.close(kept)
+            self._forget_open(parent)
+            remove.remove_tree(parent, base)
             self._owners.table.forget_tree(path)
         else:
+            if stat.S_ISLNK(state.st_mode):
+                self._forget_open(parent)  # paths may have been found through it
             os.unlink(base, dir_fd=parent)
             self._owners.table.forget(path)
-            self._whiteouts.discard(path)
 
     # Directories
 
     def _directory(self, parent: int, base: bytes, path: bytes, entry: Entry) -> None:
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
-            self.inodes += 1
+            self._made_folder(path)
         except FileExistsError:
             state = os.stat(base, dir_fd=parent, follow_symlinks=False)
-            if state.st_mode & 0o170000 != 0o040000:
-                hidden = path in self._whiteouts
+            if not stat.S_ISDIR(state.st_mode):
                 self._clear(parent, base, path)
-                # `parent` may have been closed with the cache: only links and files get here, which
-                # leave it alone (a directory would have been kept).
                 os.mkdir(base, 0o700, dir_fd=parent)
-                self.inodes += 1
-                if hidden:
-                    self._make_opaque(path)
+                self._made_folder(path)
         self._describe(path, entry)
+
+    def _made_folder(self, path: bytes) -> None:
+        self.inodes += 1
+        if path in self._whiteouts:
+            # Removed and made again by one layer: what lies below stays hidden.
+            self._whiteouts.discard(path)
+            self._make_opaque(path)
 
     def _describe(self, path: bytes, entry: Entry) -> None:
         mtime = bounded_time(entry.mtime_ns)
@@ -434,20 +437,29 @@ class _Tree:
         fd = self._open.get(path)
         if fd is not None:
             return fd
-        try:
-            return self._lookup(path)
-        except FileNotFoundError:
-            pass
-        folder, _, base = path.rpartition(b"/")
+        missing: list[bytes] = []
+        while True:
+            try:
+                fd = self._lookup(path)
+                break
+            except FileNotFoundError:
+                missing.append(path)
+                path = path.rpartition(b"/")[0]
+        for path in reversed(missing):
+            fd = self._make_parent(fd, path)
+        return fd
+
+    def _make_parent(self, above: int, path: bytes) -> int:
+        base = path.rpartition(b"/")[2]
         if base.startswith(WHITEOUT):
             raise InvalidParameter(f"{shown(path)}: a whiteout has no members")
-        above = self._parent(folder)
+        self._count()
         try:
             os.mkdir(base, 0o700, dir_fd=above)
         except FileExistsError:
             # A symbolic link to nowhere inside the root.
             raise InvalidParameter(f"{shown(path)}: the parent is not a directory") from None
-        self.inodes += 1
+        self._made_folder(path)
         self._folders[path] = self._inherited(path)
         return self._lookup(path)
 
@@ -483,11 +495,15 @@ class _Tree:
             return _Folder(mode, uid, gid, state.st_mtime_ns)
         return _Folder(0o755, 0, 0, 0)
 
-    def _forget_open(self) -> None:
+    def _forget_open(self, keep: int = -1) -> None:
+        """Closes the cached descriptors but the root's and `keep`, which a caller works in."""
+        kept = {b"": self._root}
         for path, fd in self._open.items():
-            if path:
+            if fd == keep:
+                kept[path] = fd
+            elif path:
                 os.close(fd)
-        self._open = {b"": self._root}
+        self._open = kept
 
     # Whiteouts
 
@@ -524,7 +540,6 @@ class _Tree:
         except PermissionError:
             # Before Linux 5.8 only root may: told in the side table, for the copy driver.
             self._owners.table.put(path, Remembered(0, 0, 0, "w"))
-            return
         self._whiteouts.add(path)
 
     def _make_opaque(self, path: bytes) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 
-from dockpy.linux.mounts import MS_REC, MS_SLAVE, mount
+from dockpy.linux.mounts import FSCONFIG_SET_STRING, MS_REC, MS_SLAVE, fsconfig, fsopen, mount
 from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.spec import Mount
 from dockpy.storage import remove
+from dockpy.storage.copy import merge
+from dockpy.storage.owners import SideTable
 from dockpy.storage.trees import (
     TRUSTED_OPAQUE,
     USER_OPAQUE,
@@ -20,7 +22,9 @@ from dockpy.storage.trees import (
     LayeredSnapshotter,
     like_folder,
 )
+from dockpy.storage.view import Tree
 
+PLUS = "lowerdir+="
 PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtime may add
 
 
@@ -38,10 +42,32 @@ class OverlaySnapshotter(LayeredSnapshotter):
         os.mkdir(f"{tree}/w", 0o700)
         if stack:
             like_folder(self.tree(stack[0].number), f"{tree}/u", self.real_owners)
+        if self._too_long(active, stack):
+            self._link_together(active, stack)
+
+    def _too_long(self, active: Active, stack: tuple[Layer, ...]) -> bool:
+        """Whether the layers' names fit neither mount(2)'s page nor options of their own."""
+        lowers = tuple(self.tree(one.number) for one in stack)
+        tree = self.tree(active.number)
+        options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
+        return options[0].startswith(PLUS) and not takes_lowerdir_plus()
+
+    def _link_together(self, active: Active, stack: tuple[Layer, ...]) -> None:
+        """One lower directory of hard links in place of many layers: it costs only directories."""
+        target = f"{self.tree(active.number)}/l"
+        os.mkdir(target, 0o755)
+        trees = [Tree(self.tree(one.number), SideTable()) for one in stack]
+        merge(trees, target, self._opaque_xattr, real_owners=self.real_owners, link=True)
+
+    def _lowers(self, key: str) -> tuple[str, ...]:
+        together = f"{self.tree(self._of_key(key).number)}/l"
+        if os.path.isdir(together):
+            return (together,)
+        return self.layers(key) or (self.tree(0),)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         tree = self.tree(self._of_key(key).number)
-        lowers = self.layers(key) or (self.tree(0),)
+        lowers = self._lowers(key)
         options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
         return (Mount("/", "overlay", "overlay", options),)
 
@@ -57,7 +83,25 @@ def overlay_options(
     joined = "lowerdir=" + ":".join(escaped)
     if len(os.fsencode(",".join([joined, *rest]))) <= PAGE:
         return (joined, *rest)
-    return (*(f"lowerdir+={lower}" for lower in lowers), *rest)
+    return (*(PLUS + lower for lower in lowers), *rest)
+
+
+def takes_lowerdir_plus() -> bool:
+    """Whether this kernel's overlayfs takes lower directories one by one (Linux 6.5)."""
+    try:
+        context = fsopen("overlay")
+    except OSError:  # before Linux 5.2, or not allowed
+        context = -1
+    if context < 0:
+        return False
+    taken = True
+    try:
+        fsconfig(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
+    except OSError:
+        taken = False
+    finally:
+        os.close(context)
+    return taken
 
 
 def _escaped(path: str) -> str:

@@ -9,21 +9,20 @@ once at the daemon's start before anything else. All calls block; they may come 
 daemon. Errors: NotFound for an unknown key or parent, Conflict for a chain in use, InvalidParameter for a
 bad archive (nothing is left of it), Unavailable where the host refuses (no space, no mount).
 
-`mounts(key)` answers one Mount with destination "/", for the runtime to mount in the container's own mount
-namespace: nothing is mounted before, so nothing needs to be unmounted when the container has died.
-  - overlay: Mount("/", "overlay", "overlay", ("lowerdir=l1:l2", "upperdir=…", "workdir=…", "userxattr", …)).
-    lowerdir is given once, colon-separated, topmost first, absolute; when the whole would be longer than 4000
-    bytes (mount(2) takes one page), each lower directory comes as its own option "lowerdir+=<path>", topmost first:
-    for fsconfig(FSCONFIG_SET_STRING, "lowerdir+", path) (Linux 6.5 or newer). The paths stay short
-    (`<store>/snapshots/n/7`), so 127 layers fit one page for stores named by up to about 10 characters,
-    and 30 layers for 110.
+`mounts(key)` answers one Mount with destination "/", for the runtime to mount in the container's own
+mount namespace: nothing is mounted before, so nothing needs unmounting when the container has died.
+  - overlay: Mount("/", "overlay", "overlay", ("lowerdir=l1:l2", "upperdir=…", "workdir=…",
+    "userxattr")). lowerdir is given once, colon-separated, topmost first, absolute; where the whole
+    would be longer than 4000 bytes (mount(2) takes one page), each lower directory comes as its own
+    option "lowerdir+=<path>", topmost first, for fsconfig(FSCONFIG_SET_STRING, "lowerdir+", path);
+    on kernels before 6.5, which know no such key, `prepare` links such a stack into one directory.
   - copy: Mount("/", "bind", "<tree>", ("rbind", "rw")).
-  - fuse: Mount("/", "fuse.fuse-overlayfs", …): started by `activate(key)`, a bind of its mount point for the runtime.
+  - fuse: the same bind of a mount point that fuse-overlayfs serves from the first call until `remove`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +30,10 @@ from dockpy.oci.digest import ChainID, DiffID
 
 if TYPE_CHECKING:
     from dockpy.oci.spec import Mount
+    from dockpy.storage.diff import Change
+    from dockpy.storage.view import Tree
 
+Write = Callable[[bytes], object]
 Read = Callable[[int], bytes]
 """read(n): up to n bytes of a stream, b"" at its end; raises as it likes."""
 
@@ -87,6 +89,18 @@ class Snapshotter(Protocol):
 
     def layers(self, key: str) -> tuple[str, ...]:
         """The trees below `upper`, topmost first; () for copy."""
+
+    def trees(self, key: str) -> tuple[Tree, ...]:
+        """The trees that show together as the active one, topmost first (storage.view walks them)."""
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """What `docker diff` tells: A, C and D, sorted by path."""
+
+    def write_tree(self, key: str, write: Write) -> None:
+        """All of the active tree as a tar stream (export)."""
+
+    def write_layer(self, key: str, write: Write) -> None:
+        """What was changed, as a layer's tar stream (commit)."""
 
     def keys(self) -> tuple[str, ...]: ...
 

@@ -240,7 +240,6 @@ class TarReader:
             if kind != b"S" and entry.name.endswith(b"/"):
                 # Before POSIX, a directory was a file whose name ends in a slash.
                 entry.kind = DIRECTORY
-                stored = 0
         self._data, self._pad = stored, -stored % BLOCK
         if kind == b"S":
             self._old_sparse(header, entry)

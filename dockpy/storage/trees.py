@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dockpy import files
@@ -22,9 +23,12 @@ from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.linux.disk import syncfs
 from dockpy.oci.digest import ChainID, chain_id, hex_of
 from dockpy.oci.spec import Mount
-from dockpy.storage import layer, remove
-from dockpy.storage.owners import OVERRIDE, Owners, SideTable
-from dockpy.storage.snapshot import LayerSource, Usage
+from dockpy.storage import diff, layer, remove
+from dockpy.storage.diff import Change
+from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
+from dockpy.storage.snapshot import LayerSource, Usage, Write
+from dockpy.storage.tree import write_tar
+from dockpy.storage.view import Tree
 
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
@@ -276,11 +280,28 @@ class LayeredSnapshotter:
         stack = self._stack(one.chain if one else None)
         return tuple(self.tree(each.number) for each in stack)
 
-    def layer_tables(self, key: str) -> tuple[str, ...]:
-        """The side tables of `layers(key)`, in the same order; not all of them exist."""
+    def trees(self, key: str) -> tuple[Tree, ...]:
+        return (self._upper_tree(key), *self._lower_trees(key))
+
+    def _upper_tree(self, key: str) -> Tree:
+        number = self._of_key(key).number
+        return Tree(self.upper(key), load_table(self.table_path(number)))
+
+    def _lower_trees(self, key: str) -> tuple[Tree, ...]:
         one = self._by_number(self._of_key(key).parent)
         stack = self._stack(one.chain if one else None)
-        return tuple(self.table_path(each.number) for each in stack)
+        return tuple(
+            Tree(self.tree(each.number), load_table(self.table_path(each.number))) for each in stack
+        )
+
+    def changes(self, key: str) -> Iterator[Change]:
+        return diff.changes(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)
+
+    def write_tree(self, key: str, write: Write) -> None:
+        write_tar(write, self.trees(key), self._opaque_xattr)
+
+    def write_layer(self, key: str, write: Write) -> None:
+        write_tar(write, (self._upper_tree(key),), self._opaque_xattr, diff=True)
 
     def usage(self, key: str) -> Usage:
         return measured(self.upper(key))

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,8 @@ def image(
 ) -> Made:
     """One layer for each of `contents`, holding the file `file` with it."""
     layers = tuple(tar_of([("etc", None), ("etc/file", text.encode())]) for text in contents)
-    pack = {"": bytes, "gzip": gzip.compress, "zstd": zstd}[compress]
+    packs: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "zstd": zstd}
+    pack = packs[compress]
     document = {
         "architecture": architecture,
         "os": "linux",
@@ -140,7 +141,7 @@ class Layout:
         document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(entries)}
         return self.blob(json.dumps(document).encode(), INDEX, **more)
 
-    def list(self, entry: dict[str, Any], name: str = "", short: str = "") -> None:
+    def name(self, entry: dict[str, Any], name: str = "", short: str = "") -> None:
         annotations = {}
         if name:
             annotations["io.containerd.image.name"] = name
@@ -161,5 +162,5 @@ def oci_archive(*images: Made) -> bytes:
     for made in images:
         entry = layout.manifest(made)
         for name in made.names or ("",):
-            layout.list(entry, name)
+            layout.name(entry, name)
     return layout.archive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,3 +65,12 @@ def is_empty(store: ImageStore) -> bool:
     return (
         not store.list() and names <= {"oci-layout", "index.json"} and not store.snapshots.chains()
     )
+
+
+def inside(root: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell line with `root` as its root directory, as root of a new user namespace."""
+    line = ["unshare", "-r", "-m", "chroot", str(root), "/bin/sh", "-c", command]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    if subprocess.run([*line[:3], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lacks user namespaces, or unshare")
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)

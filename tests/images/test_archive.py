@@ -164,7 +164,7 @@ def test_an_index_in_an_index_gives_this_hosts_image_or_the_one_asked_for(
             image("attestation"), platform={"os": "unknown", "architecture": "unknown"}
         ),
     ]
-    layout.list(layout.index([layout.index(entries)]), "docker.io/library/both:v1")
+    layout.name(layout.index([layout.index(entries)]), "docker.io/library/both:v1")
     loaded(store, layout.archive())
     assert content(store, "both:v1") == "ours"
     loaded(store, layout.archive(), f"linux/{other}")
@@ -176,15 +176,15 @@ def test_an_index_in_an_index_gives_this_hosts_image_or_the_one_asked_for(
 def test_a_short_ref_name_is_no_name(store: ImageStore) -> None:
     layout = Layout()
     one, two = image("one"), image("two")
-    layout.list(layout.manifest(one), short="latest")
-    layout.list(layout.manifest(two), short="localhost/two:v2")
+    layout.name(layout.manifest(one), short="latest")
+    layout.name(layout.manifest(two), short="localhost/two:v2")
     assert loaded(store, layout.archive()) == [one.id, "localhost/two:v2"]
 
 
 def test_the_manifests_digest_survives_an_oci_archive(store: ImageStore) -> None:
     layout = Layout()
     entry = layout.manifest(image("one"))
-    layout.list(entry, "docker.io/library/a:v1")
+    layout.name(entry, "docker.io/library/a:v1")
     loaded(store, layout.archive())
     assert store.resolve("a:v1").descriptor.digest == entry["digest"]
 
@@ -287,7 +287,7 @@ def of_members(*members: tuple[str, object]) -> bytes:
 
 def wrong_blob() -> bytes:
     layout = Layout()
-    layout.list(layout.manifest(image("one")), "a:v1")
+    layout.name(layout.manifest(image("one")), "a:v1")
     name = next(n for n, data in layout.members.items() if data == image("one").layers[0])
     layout.members[name] = layout.members[name].replace(b"one", b"eno")
     return layout.archive()
@@ -295,7 +295,7 @@ def wrong_blob() -> bytes:
 
 def wrong_large_blob() -> bytes:
     layout = Layout()
-    layout.list(layout.manifest(image("x" * (2 << 20))), "a:v1")
+    layout.name(layout.manifest(image("x" * (2 << 20))), "a:v1")
     name = next(n for n, data in layout.members.items() if len(data) > 2 << 20)
     layout.members[name] = layout.members[name].replace(b"xx", b"xy")
     return layout.archive()
@@ -304,7 +304,7 @@ def wrong_large_blob() -> bytes:
 def wrong_size() -> bytes:
     layout = Layout()
     entry = layout.manifest(image("one"))
-    layout.list({**entry, "size": entry["size"] + 1}, "a:v1")
+    layout.name({**entry, "size": entry["size"] + 1}, "a:v1")
     return layout.archive()
 
 
@@ -352,7 +352,7 @@ def deep_indexes() -> bytes:
     entry = layout.manifest(image("one"))
     for _ in range(20):
         entry = layout.index([entry])
-    layout.list(entry, "a:v1")
+    layout.name(entry, "a:v1")
     return layout.archive()
 
 
@@ -360,7 +360,7 @@ def ambiguous() -> bytes:
     layout = Layout()
     document = {"schemaVersion": 2, "manifests": [layout.manifest(image("one"))], "layers": []}
     media = "application/vnd.oci.image.index.v1+json"
-    layout.list(layout.blob(json.dumps(document).encode(), media), "a:v1")
+    layout.name(layout.blob(json.dumps(document).encode(), media), "a:v1")
     return layout.archive()
 
 

@@ -43,14 +43,15 @@ def test_chain_ids_are_the_specifications() -> None:
 def test_descriptor_goes_to_json_and_back() -> None:
     one = Descriptor(OCI_LAYER, digest(A), 3, {"k": "v"}, Platform("linux", "arm", "v7"))
     assert descriptor_from_json(json.loads(json.dumps(one.to_json()))) == one
-    for bad in (
+    bads: list[object] = [
         None,
         [],
         {"digest": A},
         {"digest": A, "size": -1},
         {"digest": A, "size": True},
         {"size": 1, "digest": 3},
-    ):
+    ]
+    for bad in bads:
         with pytest.raises(InvalidParameter):
             descriptor_from_json(bad)
 

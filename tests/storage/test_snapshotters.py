@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from dockpy.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC, mount
 from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.digest import ChainID, DiffID, chain_ids
 from dockpy.oci.spec import Mount
-from dockpy.storage import overlay
+from dockpy.storage import fuse, overlay
+from dockpy.storage.copy import CopySnapshotter
+from dockpy.storage.fuse import FuseSnapshotter
 from dockpy.storage.overlay import OverlaySnapshotter
 from dockpy.storage.snapshot import LayerSource, Snapshotter
 from tests.storage.archives import Archive, reader
@@ -35,7 +38,22 @@ def make_overlay(root: Path) -> Snapshotter:
     return OverlaySnapshotter(str(root), real_owners=not INSIDE)
 
 
-DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {"overlay": make_overlay}
+def make_copy(root: Path) -> Snapshotter:
+    return CopySnapshotter(str(root), real_owners=not INSIDE)
+
+
+def make_fuse(root: Path) -> Snapshotter:
+    root.mkdir(exist_ok=True)
+    if not fuse.works(str(root)):
+        pytest.skip("fuse-overlayfs is not installed, or /dev/fuse cannot be opened")
+    return FuseSnapshotter(str(root), real_owners=not INSIDE)
+
+
+DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {
+    "overlay": make_overlay,
+    "copy": make_copy,
+    "fuse": make_fuse,
+}
 
 
 @pytest.fixture(params=sorted(DRIVERS))
@@ -47,7 +65,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Snapsho
 def snapshots(make: Callable[[], Snapshotter]) -> Iterator[Snapshotter]:
     store = make()
     yield store
-    for key in store.keys():
+    for key in list(store.keys()):
         store.remove(key)
 
 
@@ -305,6 +323,36 @@ def test_a_hundred_and_twenty_seven_layers_mount(snapshots: Snapshotter, tmp_pat
         )
     snapshots.prepare("c1", top)
     assert inside(snapshots, "c1", "ls | wc -l; cat same", tmp_path) == "128\n126"
+
+
+def test_changes_make_the_layer_that_makes_them_again(
+    snapshots: Snapshotter, tmp_path: Path
+) -> None:
+    stack = Stack(snapshots)
+    base = (
+        Archive().folder("d").add("d/a", b"1").add("d/b", b"2").add("gone").folder("o").add("o/x")
+    )
+    top = stack.add(base.done())
+    snapshots.prepare("c1", top)
+    script = "echo new > d/a; rm gone d/b; rm -r o; mkdir o; echo y > o/y; ln -s a d/s; ln d/a d/h"
+    inside(snapshots, "c1", script, tmp_path)
+    told = {(change.kind, change.path) for change in snapshots.changes("c1")}
+    assert told == {
+        ("C", b"/d"), ("C", b"/d/a"), ("D", b"/d/b"), ("A", b"/d/h"), ("A", b"/d/s"), ("D", b"/gone"),
+        ("C", b"/o"), ("D", b"/o/x"), ("A", b"/o/y"),
+    }  # fmt: skip
+    layer = io.BytesIO()
+    snapshots.write_layer("c1", layer.write)
+    snapshots.prepare("c2", stack.add(layer.getvalue()))
+    whole = []
+    for key in ("c1", "c2"):
+        output = io.BytesIO()
+        snapshots.write_tree(key, output.write)
+        whole.append(output.getvalue())
+    assert whole[0] == whole[1]
+    assert (
+        inside(snapshots, "c2", "cat d/h o/y; ls d o", tmp_path) == "new\ny\nd:\na\nh\ns\n\no:\ny\n"
+    )
 
 
 def test_bad_keys_are_refused(snapshots: Snapshotter) -> None:

@@ -1,0 +1,457 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockpy.oci.spec import Capabilities, Mount, Namespace, Rlimit, User
+from dockpy.runtime.create import Stdio, create
+
+from .bundles import MOUNTS, NAMESPACES, Box, failure
+
+Inside = Callable[[Callable[[], Any]], Any]
+
+
+def test_output_error_and_exit_code_come_through(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("echo out; echo err >&2; exit 7"))
+    assert (result.code, result.out, result.err) == (7, "out\n", "err\n")
+
+
+def test_the_first_process_is_pid_1_of_its_own_namespaces(box: Box, inside: Inside) -> None:
+    ours = {
+        kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "mnt", "net", "ipc", "uts")
+    }
+    result = inside(lambda: box.sh("echo $$; hostname; ls -l /proc/self/ns"))
+    lines = result.out.split("\n")
+    assert lines[:2] == ["1", "box"]
+    for kind, link in ours.items():
+        assert link not in result.out, kind
+
+
+def test_loopback_is_up(box: Box, inside: Inside) -> None:
+    assert "LOOPBACK,UP" in inside(lambda: box.sh("ip link show lo")).out
+
+
+def test_only_three_descriptors_survive_to_the_workload(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        for fd in range(50, 60):
+            os.dup2(0, fd, inheritable=True)
+        return box.sh("ls /proc/$$/fd; true")
+
+    assert inside(work).out.split() == ["0", "1", "2"]
+
+
+def test_devices_work_and_the_links_are_there(box: Box, inside: Inside) -> None:
+    script = (
+        "echo x > /dev/null && head -c 3 /dev/zero | wc -c && head -c 5 /dev/urandom | wc -c;"
+        "ls /dev; for l in fd stdin ptmx; do readlink /dev/$l; done; echo x > /dev/full"
+    )
+    result = inside(lambda: box.sh(script))
+    names = "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    assert result.out.split()[:2] == ["3", "5"]
+    assert set(result.out.split()[2:-3]) | {"core"} == set(names.split())
+    assert result.out.split()[-3:] == ["/proc/self/fd", "/proc/self/fd/0", "pts/ptmx"]
+    assert "No space left" in result.err
+
+
+def test_the_default_capabilities_are_exactly_docker_s(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("grep Cap /proc/self/status"))
+    sets = dict(line.split(":\t") for line in result.out.strip().split("\n"))
+    assert sets == {
+        "CapInh": "0000000000000000",
+        "CapPrm": "00000000a80425fb",
+        "CapEff": "00000000a80425fb",
+        "CapBnd": "00000000a80425fb",
+        "CapAmb": "0000000000000000",
+    }
+
+
+def test_without_capabilities_root_has_none(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec("grep", "CapBnd\\|CapEff", "/proc/self/status")
+        spec = replace(spec, process=replace(spec.process, capabilities=Capabilities()))
+        return box.start(spec).finish()
+
+    assert inside(work).out.count("0000000000000000") == 2
+
+
+def test_masked_paths_are_empty_and_readonly_ones_refuse(box: Box, inside: Inside) -> None:
+    script = "wc -c < /proc/keys; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/domainname"
+    result = inside(lambda: box.sh(script))
+    assert result.out.split() == ["0", "0"]
+    assert "Read-only file system" in result.err
+
+
+def test_sysfs_and_cgroup_are_readonly(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("touch /sys/x; mkdir /sys/fs/cgroup/x; ls /sys/class/net"))
+    assert result.err.count("Read-only file system") == 2
+    assert "lo" in result.out
+
+
+def test_write_below_a_readonly_root_fails_with_erofs(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("echo x > /probe || touch /dev/shm/ok", readonly=True))
+    assert (result.code, result.out) == (0, "")
+    assert "Read-only file system" in result.err
+
+
+def test_a_missing_working_folder_is_made_also_below_a_readonly_root(
+    box: Box, inside: Inside
+) -> None:
+    assert inside(lambda: box.run("pwd", cwd="/a/b/c", readonly=True)).out == "/a/b/c\n"
+
+
+def test_environment_and_home(box: Box, inside: Inside) -> None:
+    env = ("PATH=/bin", "A=1", "A=2", "EMPTY=", "NOEQUALS", "U=ü")
+    result = inside(lambda: box.run("env", env=env))
+    assert sorted(result.out.split()) == ["A=2", "EMPTY=", "HOME=/root", "PATH=/bin", "U=ü"]
+
+
+def test_umask_and_signals_are_fresh(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("umask; grep Sig[BI] /proc/self/status; kill -PIPE $$; echo no"))
+    # The shell of busybox is pid 1 here, which does not die of signals it has no handler for.
+    lines = result.out.split()
+    assert lines[0] == "0022"
+    assert lines[lines.index("SigBlk:") + 1] == "0" * 16
+    assert lines[lines.index("SigIgn:") + 1] == "0" * 16
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (("nope",), 127, 'exec: "nope": executable file not found in $PATH'),
+        (("/nope",), 127, 'exec: "/nope": stat /nope: no such file or directory'),
+        (("/etc/passwd",), 126, 'exec: "/etc/passwd": permission denied'),
+        (("/tmp",), 126, 'exec: "/tmp": is a directory'),
+        (("",), 127, 'exec: "": executable file not found in $PATH'),
+    ],
+)
+def test_a_command_that_cannot_run(
+    box: Box, inside: Inside, args: tuple[str, ...], code: int, text: str
+) -> None:
+    def work() -> tuple[int, str]:
+        error = failure(lambda: box.start(box.spec(*args)))
+        return error.code, error.message
+
+    got = inside(work)
+    assert got[0] == code
+    assert text in got[1]
+    assert got[1].startswith("failed to create shim task: OCI runtime create failed: ")
+
+
+def test_a_script_without_interpreter_and_one_without_format(box: Box, inside: Inside) -> None:
+    for name, text in (("gone", "#!/not/there\n"), ("data", "\0\1\2")):
+        path = box.lower / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def work() -> Any:
+        return [
+            (error.code, error.message)
+            for error in (failure(partial(box.start, box.spec(name))) for name in ("gone", "data"))
+        ]
+
+    gone, data = inside(work)
+    assert gone[0] == 127 and "exec /bin/gone: no such file or directory" in gone[1]
+    assert data[0] == 126 and "exec /bin/data: exec format error" in data[1]
+
+
+def test_nothing_is_left_of_a_failed_start(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        before = len(os.listdir("/proc/self/fd"))
+        failure(lambda: box.start(box.spec("nope")))
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        mounted = str(box.base) in Path("/proc/self/mountinfo").read_text()
+        return len(os.listdir("/proc/self/fd")) - before, mounted
+
+    assert inside(work) == (0, False)
+
+
+def test_binds_are_made_with_their_targets(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        (box.base / "folder").mkdir()
+        (box.base / "folder" / "x").write_text("folder\n")
+        (box.base / "file").write_text("file\n")
+        mounts = (
+            Mount("/new/folder", "bind", f"{box.base}/folder", ("rbind", "rprivate")),
+            Mount("/new/file", "bind", f"{box.base}/file", ("rbind", "ro")),
+        )
+        script = "cat /new/folder/x /new/file; echo y > /new/folder/y; echo z > /new/file"
+        result = box.sh(script, mounts=mounts)
+        return result, (box.base / "folder" / "y").read_text(), (box.base / "file").read_text()
+
+    result, written, kept = inside(work)
+    assert result.out == "folder\nfile\n"
+    assert (written, kept) == ("y\n", "file\n")
+    assert "Read-only file system" in result.err
+
+
+def test_a_recursive_readonly_bind_covers_what_is_mounted_below(box: Box, inside: Inside) -> None:
+    from dockpy.linux.mounts import mount
+
+    def work() -> Any:
+        (box.base / "folder" / "below").mkdir(parents=True)
+        mount("tmpfs", f"{box.base}/folder/below", "tmpfs")
+        return [
+            box.sh(
+                "touch /m/x; touch /m/below/x && echo written",
+                mounts=(Mount("/m", "bind", f"{box.base}/folder", ("rbind", option)),),
+            ).out
+            for option in ("ro", "rro")
+        ]
+
+    assert inside(work) == ["written\n", ""]
+
+
+def test_a_bind_without_source_and_one_of_the_wrong_kind(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        cases = (
+            Mount("/m", "bind", f"{box.base}/none", ("rbind",)),
+            Mount("/etc/passwd", "bind", str(box.base), ("rbind",)),
+            Mount("/etc", "bind", f"{box.base}/lower/etc/passwd", ("rbind",)),
+        )
+        return [
+            failure(partial(box.start, box.spec("true", mounts=(mount,)))).message
+            for mount in cases
+        ]
+
+    missing, on_file, on_folder = inside(work)
+    assert "bind source path does not exist: " in missing
+    for text in (on_file, on_folder):
+        assert "not a directory: Are you trying to mount a directory onto a file" in text
+
+
+def test_tmpfs_takes_its_options_and_the_mode_of_what_it_covers(box: Box, inside: Inside) -> None:
+    mounts = (
+        Mount("/tmp", "tmpfs", "tmpfs", ("noexec", "nosuid", "nodev", "size=64k")),
+        Mount("/fresh", "tmpfs", "tmpfs", ("mode=0700",)),
+    )
+    script = "stat -c %a /tmp /fresh; dd if=/dev/zero of=/tmp/x bs=1k count=100 2>/dev/null; wc -c < /tmp/x"
+    assert inside(lambda: box.sh(script, mounts=mounts)).out.split() == ["1777", "700", "65536"]
+
+
+def test_sysctls_of_its_namespaces_are_set_and_others_refused(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        good = {"net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "4242"}
+        script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax"
+        result = box.sh(script, sysctl=good)
+        errors = [
+            failure(partial(box.start, box.spec("true", sysctl=bad, namespaces=names))).message
+            for bad, names in (
+                ({"kernel.panic": "1"}, NAMESPACES),
+                ({"net.ipv4.ip_forward": "1"}, NAMESPACES.replace("network", "")),
+                ({"net.no.such": "1"}, NAMESPACES),
+                ({"net.//.kernel/panic": "1"}, NAMESPACES),
+            )
+        ]
+        return result, errors
+
+    result, errors = inside(work)
+    assert result.out.split() == ["0", "4242"]
+    assert 'sysctl "kernel.panic" is not in a separate kernel namespace' in errors[0]
+    assert 'sysctl "net.ipv4.ip_forward" not allowed in host network namespace' in errors[1]
+    assert "open sysctl net.no.such file: no such file or directory" in errors[2]
+    assert "open sysctl" in errors[3]
+
+
+def test_rlimits_are_set_and_raising_one_says_why_not(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec("sh", "-c", "ulimit -n; ulimit -Hn")
+        lower = (Rlimit("RLIMIT_NOFILE", 100, 200),)
+        result = box.start(replace(spec, process=replace(spec.process, rlimits=lower))).finish()
+        raised = (Rlimit("RLIMIT_NOFILE", 1 << 40, 1 << 40),)
+        return result, failure(
+            lambda: box.start(replace(spec, process=replace(spec.process, rlimits=raised)))
+        ).message
+
+    result, message = inside(work)
+    assert result.out.split() == ["100", "200"]
+    assert "error setting rlimit RLIMIT_NOFILE" in message
+    assert "operation not permitted" in message
+
+
+def test_no_new_privileges_and_oom_score(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec(
+            "sh", "-c", "grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj"
+        )
+        process = replace(spec.process, no_new_privileges=True, oom_score_adj=321)
+        return box.start(replace(spec, process=process)).finish()
+
+    assert inside(work).out.split() == ["NoNewPrivs:", "1", "321"]
+
+
+def test_the_host_s_network_and_ipc(box: Box, inside: Inside) -> None:
+    kinds = "pid mount uts cgroup"
+    result = inside(lambda: box.sh("readlink /proc/self/ns/net; ls /sys/class", namespaces=kinds))
+    assert result.out.split("\n")[0] == os.readlink("/proc/self/ns/net")
+    assert "net" in result.out.split()
+    assert inside(lambda: box.sh("touch /sys/x", namespaces=kinds)).code == 1
+
+
+def test_the_host_s_pid_namespace(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("readlink /proc/self/ns/pid", namespaces=NAMESPACES[4:]))
+    assert result.out.strip() == os.readlink("/proc/self/ns/pid")
+
+
+def test_another_container_s_namespaces_are_joined_by_path(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        first = box.start(box.spec("sleep", "100"))
+        pid = first.created.pid
+        spec = box.spec("sh", "-c", "ps; echo $$; hostname; ls -l /proc/self/ns")
+        joined = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts"}
+        kinds = tuple(Namespace(kind, f"/proc/{pid}/ns/{name}") for kind, name in joined.items())
+        linux = replace(spec.linux, namespaces=(*kinds, Namespace("mount"), Namespace("cgroup")))
+        result = box.start(replace(spec, linux=linux, hostname="other")).finish()
+        links = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in joined.values()}
+        os.kill(pid, 9)
+        first.finish()
+        return result, links
+
+    result, links = inside(work)
+    assert "sleep 100" in result.out
+    assert "\nbox\n" in result.out
+    for link in links.values():
+        assert link in result.out
+
+
+def test_a_user_namespace_of_its_own(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        base = tuple(mount for mount in MOUNTS)
+        return box.sh(
+            "id -u; cat /proc/self/uid_map", namespaces="user " + NAMESPACES, base_mounts=base
+        )
+
+    result = inside(work)
+    assert result.out.split()[:2] == ["0", "0"]
+    assert result.out.split()[-1] == "1"
+
+
+def test_the_container_dies_with_its_parent(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        pid_r, pid_w = os.pipe()
+        shim = os.fork()
+        if shim == 0:
+            created = create(box.spec("sleep", "100"), str(box.base / "bundle"), Stdio(0, 1, 2))
+            os.write(pid_w, b"%d" % created.pid)
+            time.sleep(100)
+        pid = int(os.read(pid_r, 20))
+        os.kill(shim, 9)
+        os.waitpid(shim, 0)
+        for _ in range(200):
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                return "gone"
+            if state in "ZX":
+                return "gone"
+            time.sleep(0.01)
+        return state
+
+    assert inside(work) == "gone"
+
+
+def test_seccomp_is_installed_with_and_without_no_new_privileges(box: Box, inside: Inside) -> None:
+    from dockpy.oci.seccomp import Seccomp, Syscall
+
+    policy = Seccomp(
+        "SCMP_ACT_ALLOW", (), (Syscall(("mkdir", "mkdirat"), "SCMP_ACT_ERRNO", errno_ret=95),)
+    )
+
+    def work() -> Any:
+        spec = box.spec("sh", "-c", "mkdir /x; grep Seccomp: /proc/self/status", seccomp=policy)
+        strict = replace(spec, process=replace(spec.process, no_new_privileges=True))
+        return [box.start(each).finish() for each in (spec, strict)]
+
+    for result in inside(work):
+        assert result.out.split() == ["Seccomp:", "2"]
+        assert "Operation not supported" in result.err or "Not supported" in result.err
+
+
+def test_a_read_only_specification_root_without_overlay(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec("sh", "-c", "echo x > /probe; cat /etc/passwd | wc -l")
+        mounts = (Mount("/", "bind", str(box.lower), ("rbind", "rw")), *MOUNTS)
+        return box.start(replace(spec, mounts=mounts)).finish()
+
+    assert inside(work).out.split() == ["2"]
+    assert (box.lower / "probe").read_text() == "x\n"
+
+
+def test_a_user_by_name_number_and_group(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        return [
+            box.sh(
+                f"id -u; id -g; echo $HOME; touch /tmp/{user} && stat -c %u /tmp/{user}",
+                annotations={"io.dockpy.user": user},
+            ).out.split()
+            for user in ("bob", "1000", "4321", "bob:tape", "root")
+        ]
+
+    bob, number, unknown, taped, root = inside(work)
+    assert bob == ["1000", "1001", "/home/bob", "1000"]
+    assert number == bob
+    assert unknown == ["4321", "0", "/", "4321"]
+    assert taped == ["1000", "26", "/home/bob", "1000"]
+    assert root == ["0", "0", "/root", "0"]
+
+
+def test_another_user_has_no_capabilities(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("grep 'Cap[PE]' /proc/self/status", user=User(1000, 1000)))
+    assert result.out.count("0000000000000000") == 2, result
+
+
+def test_an_unknown_user_is_docker_s_error(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec("true", annotations={"io.dockpy.user": "nobody-here"})
+        return failure(lambda: box.start(spec)).message
+
+    assert "unable to find user nobody-here: no matching entries in passwd file" in inside(work)
+
+
+def test_stdio_can_be_opened_again_by_another_user(box: Box, inside: Inside) -> None:
+    result = inside(lambda: box.sh("echo hi > /dev/stdout", annotations={"io.dockpy.user": "bob"}))
+    assert (result.out, result.err) == ("hi\n", "")
+
+
+def test_a_terminal_of_the_container_s_own(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        script = "tty; stty size; ls /dev/console; echo x > /dev/tty; test -t 0 && echo yes"
+        return box.terminal(box.spec("sh", "-c", script), (33, 77))
+
+    code, output = inside(work)
+    assert code == 0
+    assert output.replace("\r\n", " ").split() == [
+        "/dev/pts/0",
+        "33",
+        "77",
+        "/dev/console",
+        "x",
+        "yes",
+    ]
+
+
+def test_our_own_init_passes_on_signals_and_the_exit_code(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec(
+            "sh",
+            "-c",
+            "trap 'echo term; exit 9' TERM; echo $$; while :; do sleep 0.05; done",
+            annotations={"io.dockpy.init": "true"},
+        )
+        running = box.start(spec)
+        assert os.read(running.out, 10) == b"2\n"
+        os.kill(running.created.pid, 15)
+        missing = failure(
+            lambda: box.start(replace(spec, process=replace(spec.process, args=("no",))))
+        )
+        return running.finish(), missing.code
+
+    result, code = inside(work)
+    assert (result.code, result.out, code) == (9, "term\n", 127)
