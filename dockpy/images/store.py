@@ -1,9 +1,6 @@
-"""Names and ids of images, over the image layout's index.json; tagging, removal, collection of
-garbage.
+"""The images of a store, by its index.json: resolving, tagging, removing, collecting garbage.
 
-One entry of the index for each name, annotated as skopeo (`org.opencontainers.image.ref.name`)
-and containerd (`io.containerd.image.name`) read it; one without a name for a dangling image. An
-image's id is its config's digest. The daemon is the only writer; threads of it meet at `_mutex`,
+An image's id is its config's digest. The daemon is the only writer; its threads meet at `_mutex`,
 other processes at the lock file.
 """
 
@@ -12,16 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
 
 from dockpy import files
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
-from dockpy.images import history, inspect
-from dockpy.images.image import Image, timestamp
+from dockpy.images import history, inspect, naming
+from dockpy.images.image import Image
 from dockpy.oci.descriptor import (
     ANNOTATION_IMAGE_NAME,
-    ANNOTATION_REF_NAME,
     OCI_CONFIG,
     Descriptor,
 )
@@ -33,9 +28,6 @@ from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import LayerSource, Read, Snapshotter
 
-ANNOTATION_TAGGED = "io.dockpy.tagged"
-"""When the name was given (RFC 3339): docker's Metadata.LastTagTime."""
-
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
 
@@ -43,21 +35,6 @@ InUse = Callable[[str], Sequence[str]]
 Records = list[dict[str, str]]
 Names = list[Reference]
 Chains = list[ChainID]
-
-_HEX = frozenset("0123456789abcdef")
-
-
-@dataclass(frozen=True)
-class _State:
-    """One reading of the index."""
-
-    entries: tuple[Descriptor, ...] = ()
-    images: Mapping[Digest, Image] = field(default_factory=dict)
-    names: Mapping[str, Digest] = field(default_factory=dict)
-    damaged: bool = False
-    """An entry's manifest or config cannot be read: nothing is collected, since nobody knows what
-    it held.
-    """
 
 
 class ImageStore:
@@ -69,11 +46,10 @@ class ImageStore:
         self._index = index
         self._lock = lock
         self._mutex = threading.RLock()
-        self._read: tuple[object, _State] = (None, _State())
+        self._read: tuple[object, naming.State] = (None, naming.State())
         self._manifests: dict[Digest, Image] = {}  # by manifest digest, without names: immutable
-        self.making = (
-            threading.Lock()
-        )  # held by whoever makes a builtin image: twenty first runs make one
+        # Held by whoever makes a builtin image: twenty first runs make one.
+        self.making = threading.Lock()
         self._writers = 0
 
     # Reading
@@ -87,14 +63,14 @@ class ImageStore:
             if text in state.images:
                 return state.images[Digest(text)]
             raise NotFound(f"No such image: {text}")
-        if len(text) == 64 and _HEX.issuperset(text):
+        if len(text) == 64 and naming.is_hex(text):
             if (found := state.images.get(Digest("sha256:" + text))) is not None:
                 return found
             raise NotFound(f"No such image: sha256:{text}")
         reference = parse_reference(text).tagged()
-        identifier = _by_name(state, reference)
+        identifier = naming.by_name(state, reference)
         if identifier is None:
-            identifier = _by_prefix(state, text)
+            identifier = naming.by_prefix(state, text)
         if identifier is None:
             raise NotFound(f"No such image: {reference.familiar()}")
         return state.images[identifier]
@@ -190,9 +166,9 @@ class ImageStore:
             self._manifests.pop(manifest.digest, None)  # its size is known better now
             entries: Sequence[Descriptor] = self._state().entries
             for name in names:
-                entries = _renamed(entries, name, _entry(manifest, name, extra))
+                entries = naming.renamed(entries, name, naming.entry_of(manifest, name, extra))
             if not any(entry.digest == manifest.digest for entry in entries):
-                entries = [*entries, _entry(manifest, None, extra)]
+                entries = [*entries, naming.entry_of(manifest, None, extra)]
             self._write(entries)
             return self._state().images[image.id]
 
@@ -204,7 +180,7 @@ class ImageStore:
             image = self.resolve(text)
             name = reference.tagged()
             entries = self._state().entries
-            self._write(_renamed(entries, name, _entry(image.descriptor, name, {})))
+            self._write(naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {})))
             return self._state().images[image.id]
 
     def remove(
@@ -222,6 +198,11 @@ class ImageStore:
         image even by force.
         """
         with self._mutex, files.locked(self._lock):
+            lost = self._lost(text)
+            if lost is not None:
+                self.unname(lost, keep=False)
+                self.collect()
+                return [{"Untagged": lost.familiar()}]
             return _Removal(self, self.resolve(text), text, force, in_use, running).run()
 
     def names_of(self, identifier: Digest) -> Names:
@@ -233,19 +214,17 @@ class ImageStore:
         ]
         return sorted(named, key=lambda name: (name.digest is not None, str(name)))
 
-    def unname(self, name: Reference) -> None:
-        """Takes one name away; the image stays, dangling after its last."""
+    def unname(self, name: Reference, *, keep: bool = True) -> None:
+        """Takes one name away; with `keep` the image stays, dangling after its last."""
         with self._mutex:
-            self._write(_renamed(self._state().entries, name, None))
+            self._write(naming.renamed(self._state().entries, name, None, keep=keep))
 
     def delete(self, image: Image) -> Chains:
         """Forgets the image under all its names, then collects; the chains of its layers that are
         gone.
         """
         with self._mutex:
-            kept = [
-                entry for entry in self._state().entries if self._load(entry).id != image.id
-            ]  # readable: a damaged entry would not have made an image
+            kept = [entry for entry in self._state().entries if not self._is_of(entry, image)]
             self._write(kept)
             gone = set(self.collect())
             return [chain for chain in reversed(image.chain_ids) if chain in gone]
@@ -279,7 +258,9 @@ class ImageStore:
             # The index comes before the first blob: without it, blobs are left-overs.
             files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
         self.content.recover()
-        self.collect()
+        # A damaged index is told by every use of it; until then nothing is collected.
+        with suppress(Unavailable):
+            self.collect()
 
     def _drop(self, unwanted: Chains) -> Chains:
         gone: Chains = []
@@ -301,18 +282,18 @@ class ImageStore:
 
     # The index
 
-    def _state(self) -> _State:
+    def _state(self) -> naming.State:
         with self._mutex:
             try:
                 status = os.stat(self._index)
             except FileNotFoundError:
-                return _State()
+                return naming.State()
             signature = (status.st_ino, status.st_mtime_ns, status.st_size)
             if self._read[0] != signature:
                 self._read = (signature, self._parse(files.read_bytes(self._index)))
             return self._read[1]
 
-    def _parse(self, data: bytes) -> _State:
+    def _parse(self, data: bytes) -> naming.State:
         try:
             entries = index_from_json(parse(data, "index.json")).manifests
         except InvalidParameter as error:
@@ -328,10 +309,24 @@ class ImageStore:
             except DockpyError:
                 damaged = True
                 continue
-            images[image.id] = _with_name(images.get(image.id, image), reference, entry)
+            images[image.id] = naming.with_name(images.get(image.id, image), reference, entry)
             if reference:
                 names[str(reference)] = image.id
-        return _State(entries, images, names, damaged)
+        return naming.State(entries, images, names, damaged)
+
+    def _lost(self, text: str) -> Reference | None:
+        """The name that `text` is, when its entry is there and its image cannot be read any more."""
+        try:
+            name = parse_reference(text).tagged()
+        except InvalidParameter:
+            return None
+        state = self._state()
+        named = {entry.annotations.get(ANNOTATION_IMAGE_NAME) for entry in state.entries}
+        return name if str(name) in named and str(name) not in state.names else None
+
+    def _is_of(self, entry: Descriptor, image: Image) -> bool:
+        known = self._manifests.get(entry.digest)  # all readable ones were loaded with the state
+        return known is not None and known.id == image.id
 
     def _load(self, entry: Descriptor) -> Image:
         """The image of a manifest, nameless."""
@@ -376,9 +371,9 @@ class _Removal:
 
     def run(self) -> list[dict[str, str]]:
         names = self.store.names_of(self.image.id)
-        by_name = not _is_id_prefix(self.image.id, self.text)
+        by_name = not naming.is_id_prefix(self.image.id, self.text)
         if by_name:
-            if not self.force and _single(names) and self.containers:
+            if not self.force and naming.single(names) and self.containers:
                 raise Conflict(
                     f'conflict: unable to remove repository reference "{self.text}" (must force)'
                     f" - container {self.containers[0][:12]} is using its referenced image"
@@ -397,7 +392,7 @@ class _Removal:
                     left.remove(name)
             if left:
                 return self.records
-        elif _single(names):
+        elif naming.single(names):
             self._check(references=False)
             for name in names:
                 self._untag(name)
@@ -475,85 +470,3 @@ def _reading(fd: int) -> Read:
         return chunk
 
     return read
-
-
-def _by_name(state: _State, reference: Reference) -> Digest | None:
-    if reference.digest is None:
-        return state.names.get(str(reference))
-    exact = state.names.get(str(reference.with_digest(reference.digest)))
-    if exact is not None:
-        return exact
-    # Not pulled by this digest, but a name of the same repository leads to that very manifest.
-    for name, identifier in state.names.items():
-        same = state.images[identifier].descriptor.digest == reference.digest
-        if same and parse_reference(name).name == reference.name:
-            return identifier
-    return None
-
-
-def _by_prefix(state: _State, text: str) -> Digest | None:
-    prefix = text[7:] if text.startswith("sha256:") else text
-    if not prefix or not _HEX.issuperset(prefix):
-        return None
-    found = [identifier for identifier in state.images if identifier[7:].startswith(prefix)]
-    if len(found) > 1:
-        raise NotFound(f"ambiguous reference: {text} is the beginning of {len(found)} image ids")
-    return found[0] if found else None
-
-
-def _is_id_prefix(identifier: str, text: str) -> bool:
-    return identifier.startswith(text) or identifier[7:].startswith(text)
-
-
-def _single(names: Sequence[Reference]) -> bool:
-    """Whether all names are one tag and digests of its repository (moby's isSingleReference)."""
-    if len(names) <= 1:
-        return True
-    tags = [name for name in names if not name.digest]
-    repositories = {name.name for name in names if name.digest}
-    if len(tags) > 1:
-        return False
-    return repositories == {(tags or names)[0].name}
-
-
-def _with_name(image: Image, reference: Reference | None, entry: Descriptor) -> Image:
-    tagged = max(image.tagged, entry.annotations.get(ANNOTATION_TAGGED, ""))
-    if reference is None:
-        return replace(image, tagged=tagged)
-    if reference.digest:
-        digests = sorted({*image.repo_digests, reference.familiar()})
-        return replace(image, repo_digests=tuple(digests), tagged=tagged)
-    tags = sorted({*image.repo_tags, reference.familiar()})
-    return replace(image, repo_tags=tuple(tags), tagged=tagged)
-
-
-def _entry(manifest: Descriptor, name: Reference | None, extra: Mapping[str, str]) -> Descriptor:
-    annotations = dict(extra)
-    if name is not None:
-        annotations[ANNOTATION_IMAGE_NAME] = str(name)
-        annotations[ANNOTATION_REF_NAME] = name.familiar()
-        annotations[ANNOTATION_TAGGED] = timestamp()
-    return replace(manifest, annotations=annotations)
-
-
-def _renamed(
-    entries: Sequence[Descriptor], name: Reference, entry: Descriptor | None
-) -> list[Descriptor]:
-    """`entries` with `name` meaning `entry` and nothing else; a manifest that loses its last name
-    stays, nameless.
-    """
-    full = str(name)
-    losers = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) == full]
-    kept = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) != full]
-    if entry is not None:
-        # The nameless entry of a manifest gives way to its first name.
-        kept = [
-            old
-            for old in kept
-            if old.digest != entry.digest or ANNOTATION_IMAGE_NAME in old.annotations
-        ]
-        kept.append(entry)
-    for loser in losers:
-        if not any(old.digest == loser.digest for old in kept):
-            kept.append(replace(loser, annotations={}))
-    return kept

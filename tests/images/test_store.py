@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dockpy.errors import Conflict, InvalidParameter, NotFound
+from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.images.store import ImageStore
 from tests.images.archives import docker_archive, image
 from tests.images.conftest import Open, in_tree, is_empty
@@ -239,6 +239,42 @@ def test_nothing_is_collected_while_an_entry_cannot_be_read(store: ImageStore, l
     fresh.collect()
     assert fresh.content.has(layer)
     assert names(fresh, "b:v1") == ["b:v1"]
+    # Its name can be removed, and everything is as it should be then.
+    assert fresh.remove("a:v1", False, nobody) == [{"Untagged": "a:v1"}]
+    assert not fresh.content.has(layer)
+    assert loaded(fresh, docker_archive(made)) == ["a:v1"]
+
+
+def test_a_damaged_index_is_told_and_loses_nothing(tmp_path: Path, open_store: Open) -> None:
+    store = open_store(tmp_path / "store")
+    loaded(store, docker_archive(image("one", names=["a:v1"])))
+    blobs = sorted(store.content.digests())
+    Path(store.content.root, "index.json").write_text("{ half")
+    again = open_store(tmp_path / "store")
+    assert sorted(again.content.digests()) == blobs
+    with pytest.raises(Unavailable, match=r"index\.json is damaged"):
+        again.resolve("a:v1")
+
+
+def test_one_archive_loaded_by_many_at_once(store: ImageStore) -> None:
+    data = docker_archive(image("x" * (3 << 20), "two", names=["a:v1"], compress="gzip"))
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            loaded(store, data)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(store.list()) == 1
+    store.remove("a:v1", False, nobody)
+    assert is_empty(store)
 
 
 def test_an_image_that_is_being_loaded_is_not_collected(store: ImageStore, load: Load) -> None:

@@ -1,0 +1,125 @@
+"""The entries of index.json as names of images, and back: values only, no effects.
+
+One entry for each name, annotated as skopeo (`org.opencontainers.image.ref.name`) and containerd
+(`io.containerd.image.name`) read it; one without a name for a dangling image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dockpy.errors import NotFound
+from dockpy.images.image import Image, timestamp
+from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor
+from dockpy.oci.digest import Digest
+from dockpy.oci.reference import Reference, parse_reference
+
+ANNOTATION_TAGGED = "io.dockpy.tagged"
+"""When the name was given (RFC 3339): docker's Metadata.LastTagTime."""
+
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class State:
+    """One reading of the index."""
+
+    entries: tuple[Descriptor, ...] = ()
+    images: Mapping[Digest, Image] = field(default_factory=dict)
+    names: Mapping[str, Digest] = field(default_factory=dict)
+    damaged: bool = False
+    """An entry's manifest or config cannot be read: nothing is collected, since nobody knows what
+    it held.
+    """
+
+
+def is_hex(text: str) -> bool:
+    return _HEX.issuperset(text)
+
+
+def by_name(state: State, reference: Reference) -> Digest | None:
+    if reference.digest is None:
+        return state.names.get(str(reference))
+    exact = state.names.get(str(reference.with_digest(reference.digest)))
+    if exact is not None:
+        return exact
+    # Not pulled by this digest, but a name of the same repository leads to that very manifest.
+    for name, identifier in state.names.items():
+        same = state.images[identifier].descriptor.digest == reference.digest
+        if same and parse_reference(name).name == reference.name:
+            return identifier
+    return None
+
+
+def by_prefix(state: State, text: str) -> Digest | None:
+    prefix = text[7:] if text.startswith("sha256:") else text
+    if not prefix or not is_hex(prefix):
+        return None
+    found = [identifier for identifier in state.images if identifier[7:].startswith(prefix)]
+    if len(found) > 1:
+        raise NotFound(f"ambiguous reference: {text} is the beginning of {len(found)} image ids")
+    return found[0] if found else None
+
+
+def is_id_prefix(identifier: str, text: str) -> bool:
+    return identifier.startswith(text) or identifier[7:].startswith(text)
+
+
+def single(names: Sequence[Reference]) -> bool:
+    """Whether all names are one tag and digests of its repository (moby's isSingleReference)."""
+    if len(names) <= 1:
+        return True
+    tags = [name for name in names if not name.digest]
+    repositories = {name.name for name in names if name.digest}
+    if len(tags) > 1:
+        return False
+    return repositories == {(tags or names)[0].name}
+
+
+def with_name(image: Image, reference: Reference | None, entry: Descriptor) -> Image:
+    tagged = max(image.tagged, entry.annotations.get(ANNOTATION_TAGGED, ""))
+    if reference is None:
+        return replace(image, tagged=tagged)
+    if reference.digest:
+        digests = sorted({*image.repo_digests, reference.familiar()})
+        return replace(image, repo_digests=tuple(digests), tagged=tagged)
+    tags = sorted({*image.repo_tags, reference.familiar()})
+    return replace(image, repo_tags=tuple(tags), tagged=tagged)
+
+
+def entry_of(manifest: Descriptor, name: Reference | None, extra: Mapping[str, str]) -> Descriptor:
+    annotations = dict(extra)
+    if name is not None:
+        annotations[ANNOTATION_IMAGE_NAME] = str(name)
+        annotations[ANNOTATION_REF_NAME] = name.familiar()
+        annotations[ANNOTATION_TAGGED] = timestamp()
+    return replace(manifest, annotations=annotations)
+
+
+def renamed(
+    entries: Sequence[Descriptor],
+    name: Reference,
+    entry: Descriptor | None,
+    *,
+    keep: bool = True,
+) -> list[Descriptor]:
+    """`entries` with `name` meaning `entry` and nothing else.
+
+    With `keep`, a manifest that loses its last name stays, nameless.
+    """
+    full = str(name)
+    losers = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) == full]
+    kept = [old for old in entries if old.annotations.get(ANNOTATION_IMAGE_NAME) != full]
+    if entry is not None:
+        # The nameless entry of a manifest gives way to its first name.
+        kept = [
+            old
+            for old in kept
+            if old.digest != entry.digest or ANNOTATION_IMAGE_NAME in old.annotations
+        ]
+        kept.append(entry)
+    for loser in losers if keep else ():
+        if not any(old.digest == loser.digest for old in kept):
+            kept.append(replace(loser, annotations={}))
+    return kept
