@@ -24,3 +24,8 @@ class Title:
         if self._size:
             text = f"{name}\0{word}".encode()[: self._size - 1]
             self._write(self._start, text.ljust(self._size, b"\0"), self._size)
+
+
+def set_title(name: str, word: str = "") -> None:
+    """For a process that says it once."""
+    Title().set(name, word)
