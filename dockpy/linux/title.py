@@ -18,14 +18,14 @@ class Title:
         self._size = max(end - self._start, 0) if self._start else 0
         self._write = ctypes.memmove
 
-    def set(self, name: str, word: str) -> None:
+    def set(self, name: str, *words: str) -> None:
         """Name (15 bytes) and command line, cut to the room that the first one took."""
         set_name(name)
         if self._size:
-            text = f"{name}\0{word}".encode()[: self._size - 1]
+            text = "\0".join((name, *words)).encode()[: self._size - 1]
             self._write(self._start, text.ljust(self._size, b"\0"), self._size)
 
 
-def set_title(name: str, word: str = "") -> None:
+def set_title(name: str, *words: str) -> None:
     """For a process that says it once."""
-    Title().set(name, word)
+    Title().set(name, *words)
