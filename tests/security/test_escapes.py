@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -329,7 +328,7 @@ def test_a_set_id_program_gains_nothing_over_the_bounding_set(box: Box, inside: 
     result = inside(work)
     bounding = capabilities.mask(capabilities.DEFAULT)
     for line in result.out.splitlines():
-        name, value = line.split()
+        _, value = line.split()
         assert int(value, 16) & ~bounding == 0, line
 
 
