@@ -136,6 +136,15 @@ def _unix(path: str) -> _socket.socket:
     return sock
 
 
+def is_ours(sock: _socket.socket) -> bool:
+    """Whether this very user listens at the other end.
+
+    A run folder below /tmp may have gone with a reboot, and somebody else have taken its name.
+    """
+    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid()
+
+
 def _tcp(host: str, port: int) -> _socket.socket:
     error: OSError = OSError("no address")
     for family, kind, protocol, _, address in _socket.getaddrinfo(
@@ -197,7 +206,11 @@ class Endpoint:
 
         path = birth.ensure(paths, self._environ)
         try:
-            return _unix(path)
+            sock = _unix(path)
+            if is_ours(sock):
+                return sock
+            sock.close()
+            raise NoDaemon(f"the daemon at unix://{path} is another user's")
         except OSError as error:
             raise NoDaemon(
                 f"Cannot connect to the dockpy daemon at unix://{path}: {error.strerror}"
@@ -222,9 +235,7 @@ class Endpoint:
             sock = _unix(path)
         except OSError:
             return None
-        # The run folder may lie below /tmp: whoever listens there must be us.
-        credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
+        if not is_ours(sock):
             sock.close()
             return None
         return sock

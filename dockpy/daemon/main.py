@@ -64,17 +64,25 @@ def serve_inherited(
     except DockpyError as error:
         log.error("%s; the defaults hold", error)
         config = Config()
-    daemon = Daemon(paths, config, listen_fd, lock_fd, info)
+    snapshots = choose(paths, info["tier"])  # by trying, in forks: before any thread exists
+    daemon = Daemon(paths, config, snapshots, listen_fd, lock_fd, info)
     trio.run(daemon.run, keeper_fd)
     return 0
 
 
 class Daemon:
     def __init__(
-        self, paths: Paths, config: Config, listen_fd: int, lock_fd: int, info: Mapping[str, str]
+        self,
+        paths: Paths,
+        config: Config,
+        snapshots: Snapshotter,
+        listen_fd: int,
+        lock_fd: int,
+        info: Mapping[str, str],
     ) -> None:
         self._paths = paths
         self._config = config
+        self._snapshots = snapshots
         self._info = info
         self._lock_fd = lock_fd
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)
@@ -84,7 +92,7 @@ class Daemon:
         self._over = trio.Event()
         self._stop_keeper = False
         content = ContentStore(paths.images)
-        snapshots = choose(paths, self._info["tier"])
+        snapshots = self._snapshots
         images = ImageStore(
             content, snapshots, f"{paths.images}/index.json", f"{paths.images}.lock"
         )

@@ -41,13 +41,19 @@ def exec_process(
     """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
 
     Who: `process.user.username` when set, else the container's own user by its annotation, else
-    numbers. Capabilities and oom score that `process` leaves out are the container's.
+    numbers. Capabilities, oom score and rlimits that `process` leaves out are the container's, and
+    no_new_privileges of the container cannot be left out.
     """
     own = spec.process
     if process.capabilities is None:
         process = dataclasses.replace(process, capabilities=own.capabilities)
     if process.oom_score_adj is None:
         process = dataclasses.replace(process, oom_score_adj=own.oom_score_adj)
+    process = dataclasses.replace(
+        process,
+        rlimits=process.rlimits or own.rlimits,
+        no_new_privileges=process.no_new_privileges or own.no_new_privileges,
+    )
     terminal = stdio is None and process.terminal
     try:
         work = workload(
@@ -89,9 +95,14 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
     # runs is.
     for pid in _children(init_pid):
         try:
-            return _open_namespaces(pid)
+            found = _open_namespaces(pid)
         except OSError:
             continue
+        # Asked again: it may have ended before the look at it, and its pid be somebody else's.
+        if pid in _children(init_pid):
+            return found
+        for _, fd in found:
+            os.close(fd)
     raise SetupError("the container's namespaces cannot be entered: permission denied")
 
 
@@ -105,6 +116,9 @@ def _open_namespaces(pid: int) -> list[tuple[str, int]]:
                 os.close(fd)
                 continue
             found.append((kind, fd))
+        if not any(kind == "mnt" for kind, _ in found):
+            # A container always has its own: this is a process of the host, where nothing is confined.
+            raise SetupError(f"process {pid} is in no container")
         return _owner(found) + found
     except BaseException:
         for _, fd in found:

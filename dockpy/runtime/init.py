@@ -280,6 +280,8 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         line.stage = f"user namespace for uid {who.uid}"
         ln.unshare(ln.CLONE_NEWUSER)
         write_own_maps(proc, who)
+    # The way to the host's whole tree: not in the hands of a process that somebody inside can see.
+    os.close(proc)
 
     # From here on somebody may be in the same pid namespace: nobody attaches to us or reads
     # /proc/PID/exe of this interpreter. execve makes the workload dumpable again.

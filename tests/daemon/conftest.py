@@ -169,7 +169,7 @@ def _zombie(pid: int) -> bool:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         part = sock.recv(1 << 16)
         if not part:

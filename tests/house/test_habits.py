@@ -56,7 +56,17 @@ def test_no_global_state() -> None:
 
 
 # Questions to which "there is none" is the answer that was asked for, with one call in their try.
-PREDICATES = {("dockpy.ids", "alive"), ("dockpy.runtime.bpf", "_ours")}
+PREDICATES = {
+    ("dockpy.client.create_body", "_ip"),
+    ("dockpy.client.listing", "uses"),
+    ("dockpy.client.terminal", "is_terminal"),
+    ("dockpy.ids", "alive"),
+    ("dockpy.keeper.main", "_take_requests"),  # "goes on": the daemon's end is closed
+    ("dockpy.runtime.bpf", "_ours"),
+    ("dockpy.shim.log", "_enter"),
+    ("dockpy.shim.log", "_go_on"),
+    ("dockpy.shim.stdio", "_canonical"),
+}
 
 
 def test_no_error_becomes_false() -> None:

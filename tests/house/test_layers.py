@@ -63,7 +63,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "ctypes": ("linux", "storage.compression", "registry.auth"),
     "asyncio": (),
     "threading": (*ASYNC, "storage"),
-    "subprocess": (*ASYNC, "client", "storage", "rootless"),
+    "subprocess": (*ASYNC, "client", "storage", "rootless", "keeper.takeover"),
     "attr": (),
     "sortedcontainers": (),
     "shiv": (),

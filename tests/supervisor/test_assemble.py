@@ -25,16 +25,14 @@ from dockpy.supervisor.records import Record
 ROOT = Mount("/", "overlay", "overlay", ("lowerdir=/l",))
 
 
-def record(
-    host: dict[str, object] | None = None, image: ContainerConfig | None = None, **config: object
-) -> Record:
+def record(host: dict[str, object] | None = None, **config: object) -> Record:
     request = ContainerCreate.from_json({"Image": "x", "Cmd": ["sh"], "HostConfig": host, **config})
     return Record(
         id="f" * 64,
         name="n",
         created="",
         image_id="sha256:" + "0" * 64,
-        config=replace(merged(request.config, image or ContainerConfig()), hostname="box"),
+        config=replace(merged(request.config, ContainerConfig()), hostname="box"),
         host_config=host_defaults(request.host_config),
         endpoints={},
         snapshotter="copy",
