@@ -286,7 +286,7 @@ class Client:
         self._process.clients.remove(self)
         source, self._source = self._source, None
         if source is not None:
-            source.close()
+            source.close(gone=True)
         _close_politely(conn)
         for queue in set(self._queues.values()):
             queue.close()
@@ -444,11 +444,13 @@ class Stdin:
     def join(self, source: Source) -> None:
         self._sources.append(source)
 
-    def leave(self, source: Source) -> None:
-        """A source is over; for stdin_once that is the end of stdin."""
+    def leave(self, source: Source, *, gone: bool) -> None:
+        """A source is over; for stdin_once that is the end of stdin. Not so at a terminal whose
+        client is gone, or has detached: there somebody may attach again, as docker has it.
+        """
         if source in self._sources:
             self._sources.remove(source)
-            if self._once:
+            if self._once and not (gone and self.tty):
                 self._ending = True
                 self._finish()
 
@@ -627,7 +629,7 @@ class Source:
             self.close()
             self._client.source_over()
 
-    def close(self) -> None:
+    def close(self, *, gone: bool = False) -> None:
         if self._over:
             return
         self._over = True
@@ -637,7 +639,7 @@ class Source:
                 self._socket.close()
             else:
                 os.close(self._fd)
-        self._stdin.leave(self)
+        self._stdin.leave(self, gone=gone)
 
 
 class DetachKeys:
