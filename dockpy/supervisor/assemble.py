@@ -32,6 +32,7 @@ class Surroundings:
     etc_files: Mapping[str, str]  # path in the container → path here
     seccomp: Seccomp | None
     host_devices: tuple[str, ...] = ()  # for a privileged container
+    host_ipc: tuple[str, ...] = ()  # those of /dev/mqueue and /dev/shm that this host has
 
 
 def assemble(record: Record, around: Surroundings) -> Spec:
@@ -251,23 +252,8 @@ def _system(record: Record, around: Surroundings) -> list[Mount]:
             )
         )
     if host.ipc_mode == "host":
-        mounts.append(
-            Mount(
-                destination="/dev/mqueue",
-                type="bind",
-                source="/dev/mqueue",
-                options=("rbind", "rprivate"),
-            )
-        )
-        mounts.append(
-            Mount(
-                destination="/dev/shm",
-                type="bind",
-                source="/dev/shm",
-                options=("rbind", "rprivate"),
-            )
-        )
-        return mounts
+        shared = (Mount(p, "bind", p, ("rbind", "rprivate")) for p in around.host_ipc)
+        return [*mounts, *shared]
     mounts.append(Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=plain))
     if host.ipc_mode != "none":
         shm = (*plain, "mode=1777", f"size={host.shm_size}")
