@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from dockpy import ids
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, close_range, prctl
 from dockpy.linux.title import set_title
+from dockpy.runtime.namespaces import open_of_process
 from dockpy.shim import protocol
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import write_exit, write_shim
@@ -419,15 +420,26 @@ def _kill_children() -> None:
 
 def _kill(pid: int, number: int, everyone: bool) -> None:
     if everyone:
-        mine = os.readlink("/proc/self/ns/pid")
-        theirs = os.readlink(f"/proc/{pid}/ns/pid")
-        for name in os.listdir("/proc") if mine != theirs else ():
+        mine, theirs = os.stat("/proc/self/ns/pid").st_ino, _pid_namespace(pid)
+        for name in os.listdir("/proc") if theirs not in (0, mine) else ():
             try:
-                if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == theirs:
+                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == theirs:
                     os.kill(int(name), number)
             except OSError:
                 pass  # ended meanwhile, or not ours
     os.kill(pid, number)
+
+
+def _pid_namespace(pid: int) -> int:
+    """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
+    try:
+        fd = open_of_process(pid, "pid")
+    except OSError:
+        return 0
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def _signal_pipe() -> int:
