@@ -244,7 +244,7 @@ class Endpoint:
 class Connection:
     def __init__(self, endpoint: Endpoint, headers: Callable[[], dict[str, str]]) -> None:
         self.endpoint = endpoint
-        self._extra = headers
+        self.headers = headers
         self._idle: _socket.socket | None = None
 
     def open(
@@ -259,7 +259,7 @@ class Connection:
         """Sends one request, on the idle connection or a new one; the answer is awaited by
         `Opened.head`.
         """
-        fields = self._extra()
+        fields = self.headers()
         body = None
         if json is not None:
             body = fastjson.dumps(json)
@@ -325,12 +325,6 @@ class Connection:
     ) -> object:
         body = self.request("POST", path, query, json=json).body
         return decoded(body) if body else None
-
-    def upload(self, where: str, fd: int, kind: str = "application/x-tar") -> Stream:
-        """POST of all that can be read from `fd`: by sendfile from a file, else in chunks."""
-        from dockpy.client import upload
-
-        return upload.post(self.endpoint, where, fd, {**self._extra(), "Content-Type": kind})
 
     def close(self) -> None:
         if self._idle is not None:

@@ -36,8 +36,10 @@ def exec_process(
     *,
     console_size: tuple[int, int] | None = None,
     seccomp_cache: str | None = None,
+    sibling: bool = False,
 ) -> Created:
-    """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
+    """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet (with
+    `sibling` of the caller's parent, whose child the new process is then, too).
 
     Who: `process.user.username` when set, else the container's own user by its annotation, else
     numbers. Capabilities, oom score and rlimits that `process` leaves out are the container's, and
@@ -65,7 +67,7 @@ def exec_process(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     )
     try:
-        pid, pidfd = processes.clone(0)
+        pid, pidfd = processes.clone(processes.CLONE_PARENT if sibling else 0)
         if pid == 0:
             init.in_child(
                 theirs.fileno(),
@@ -74,7 +76,7 @@ def exec_process(
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC)
+        return converse(ours, pid, pidfd, EXEC, sibling=sibling)
     finally:
         ours.close()
         theirs.close()

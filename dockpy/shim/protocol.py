@@ -45,6 +45,9 @@ MOST_FDS = 253
 STREAMS = ("stdin", "stdout", "stderr")
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class BadMessage(ValueError):
     """A datagram that is not of this protocol."""
 
@@ -62,7 +65,7 @@ class NotStarted(Exception):
 
 def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[int] = ()) -> None:
     """One object with descriptors; BlockingIOError when the other side does not keep up."""
-    data = json.dumps(obj, separators=(",", ":")).encode()
+    data = _to_json(obj).encode()
     memfd = -1
     if len(data) > LONGEST:
         memfd = os.memfd_create("dockpy-message", os.MFD_CLOEXEC)

@@ -73,7 +73,13 @@ class Recorder:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve_until_gone, args=(connection,), daemon=True).start()
+
+    def _serve_until_gone(self, connection: socket.socket) -> None:
+        try:
+            self._serve(connection)
+        except ConnectionError:
+            pass  # the client went first: that is its right
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as file:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -423,6 +424,6 @@ def test_arguments_and_variables_with_a_nul_are_refused(box: Box, inside: Inside
     def work() -> Any:
         spec = box.spec("echo", "a\0b")
         variable = box.spec("true", env=("PATH=/bin", "A=b\0c"))
-        return [failure(lambda: box.start(one)).code for one in (spec, variable)]
+        return [failure(partial(box.start, one)).code for one in (spec, variable)]
 
     assert inside(work) == [128, 128]

@@ -355,6 +355,14 @@ def test_changes_make_the_layer_that_makes_them_again(
     )
 
 
+def test_a_store_may_have_colons_and_commas_in_its_path(tmp_path: Path) -> None:
+    store = make_overlay(tmp_path / "a:b,c\\d e")
+    stack = Stack(store)
+    stack.add(Archive().add("a", b"1").done())
+    store.prepare("c1", stack.add(Archive().add("b", b"2").done()))
+    assert inside(store, "c1", "cat a b", tmp_path) == "12"
+
+
 def test_bad_keys_are_refused(snapshots: Snapshotter) -> None:
     for key in ("", "../x", "a/b", "."):
         with pytest.raises(InvalidParameter):
