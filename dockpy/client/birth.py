@@ -14,7 +14,7 @@ import os
 import time
 
 from dockpy import fastjson, ids, reexec
-from dockpy.client.connection import is_ours
+from dockpy.client.peer import is_ours
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import _socket
 import os
-import sys
 
 from dockpy import fastjson
 from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
+from dockpy.client.peer import is_ours, unix
 from dockpy.http import plain
 
 TYPE_CHECKING = False
@@ -126,25 +126,6 @@ class Stream:
         self.socket.close()
 
 
-def _unix(path: str) -> _socket.socket:
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def is_ours(sock: _socket.socket) -> bool:
-    """Whether this very user listens at the other end.
-
-    A run folder below /tmp may have gone with a reboot, and somebody else have taken its name.
-    """
-    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid()
-
-
 def _tcp(host: str, port: int) -> _socket.socket:
     error: OSError = OSError("no address")
     for family, kind, protocol, _, address in _socket.getaddrinfo(
@@ -178,7 +159,7 @@ class Endpoint:
         scheme, _, rest = self.host.partition("://")
         try:
             if scheme == "unix":
-                return _unix(rest or "/var/run/docker.sock")
+                return unix(rest or "/var/run/docker.sock")
             if scheme == "tcp":
                 name, _, port = rest.split("/")[0].rpartition(":")
                 return _tcp(name.strip("[]") or rest, int(port or "2375"))
@@ -206,7 +187,7 @@ class Endpoint:
 
         path = birth.ensure(paths, self._environ)
         try:
-            sock = _unix(path)
+            sock = unix(path)
             if is_ours(sock):
                 return sock
             sock.close()
@@ -232,7 +213,7 @@ class Endpoint:
         if not isinstance(path, str):
             return None
         try:
-            sock = _unix(path)
+            sock = unix(path)
         except OSError:
             return None
         if not is_ours(sock):

@@ -52,7 +52,8 @@ class Daemon:
         if target.startswith("/containers/create"):
             return reply(201, b'{"Id":"%b","Warnings":["careful"]}' % CONTAINER.encode())
         if "/attach" in target or ("/start" in target and target.startswith("/exec")):
-            return self._attach(request, connection)
+            self._attach(request, connection)
+            return None
         if "/wait" in target:
             connection.sendall(CHUNKED)
             self.done.wait(20)
@@ -173,7 +174,7 @@ def test_a_socket_as_stdout_is_pumped(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*CLIENT, "run", "img"],
             stdin=subprocess.DEVNULL,
-            stdout=there,
+            stdout=there.fileno(),
             env=own_environment(daemon, tmp_path),
         )
         there.close()
