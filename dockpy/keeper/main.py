@@ -12,6 +12,7 @@ path of every `run`; when the keeper dies they are init's.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import json
 import os
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 # A daemon that lived so long has earned an immediate successor.
 SETTLED = 60.0
 LONGEST_PAUSE = 10.0
+# A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
+REFUSED_FROM = 0.8
 
 
 class Options:
@@ -245,6 +248,8 @@ class Keeper:
             return
         if meant or time.monotonic() - self._born > SETTLED:
             self._pause = 0.0
+        elif self._pause >= REFUSED_FROM:
+            self._refuse_waiting()
         self._loop.after(self._pause, self._fork_daemon)
         self._pause = min(max(self._pause * 2, 0.2), LONGEST_PAUSE)
 
@@ -266,6 +271,23 @@ class Keeper:
         once.after(0, lambda: None)
         once.turn()
         return bool(waiting)
+
+    def _refuse_waiting(self) -> None:
+        """Tells clients in the queue that there is no daemon, instead of letting them wait for one."""
+        body = json.dumps(
+            {"message": f"the dockpy daemon does not start: see {self._paths.daemon_log}"}
+        ).encode()
+        head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+        head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        while self._somebody_waits():
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # the raw socket's accept
+            client = _socket.socket(fileno=fd)
+            with contextlib.suppress(OSError):  # a client that has left needs no answer
+                client.setblocking(False)
+                client.recv(1 << 16)  # unread bytes would make the close a reset
+            with contextlib.suppress(OSError):
+                client.send(head.encode() + body)
+            client.close()
 
     def _lose_link(self) -> None:
         if self._link is not None:

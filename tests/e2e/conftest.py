@@ -198,7 +198,7 @@ def engine(request: pytest.FixtureRequest, place: Path, busybox_archive: Path) -
     loaded = dockpy.cli("load", "-i", str(busybox_archive))
     assert loaded.code == 0, loaded.err
     status = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)
-    dockpy.extra["socket"] = status["socket"]
+    dockpy.extra["socket"] = status["run"] + "/dockpy.sock"
     yield dockpy
     rows = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)["processes"]
     leftovers = dockpy.cli("ps", "-aq").out.split()
