@@ -280,7 +280,7 @@ class Keeper:
         head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
         head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         while self._somebody_waits():
-            fd, _ = self._listener._accept()
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # the raw socket's accept
             client = _socket.socket(fileno=fd)
             with contextlib.suppress(OSError):  # a client that has left needs no answer
                 client.setblocking(False)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import _socket
 import dataclasses
-import errno
 import os
 
 from dockpy.errors import DockpyError
-from dockpy.files import read_bytes
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
 from dockpy.runtime import init
 from dockpy.runtime.conversation import Created, Stdio, converse
 from dockpy.runtime.create import workload
 from dockpy.runtime.errors import EXEC, SetupError, start_failed, strerror
+from dockpy.runtime.namespaces import children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,13 +94,13 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
         raise SetupError(f"the container's first process is gone: {strerror(error)}") from None
     # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it
     # runs is.
-    for pid in _children(init_pid):
+    for pid in children(init_pid):
         try:
             found = _open_namespaces(pid)
         except OSError:
             continue
         # Asked again: it may have ended before the look at it, and its pid be somebody else's.
-        if pid in _children(init_pid):
+        if pid in children(init_pid):
             return found
         for _, fd in found:
             os.close(fd)
@@ -137,24 +136,3 @@ def _owner(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
                 return [("user", owner)]
             os.close(owner)
     return []
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
-    except FileNotFoundError:
-        if not os.path.exists(f"/proc/{pid}"):
-            return []
-    # A kernel without CONFIG_PROC_CHILDREN.
-    result = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESRCH):
-                    raise
-                continue
-            if parent == pid:
-                result.append(int(name))
-    return result

@@ -360,9 +360,10 @@ def run(line: Line, process: Process, path: str, env: dict[str, str]) -> NoRetur
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         line.send(EXEC)
         os.execve(path, list(process.args), env)
-    except OSError as error:
-        failed = SetupError(f"exec {path}: {strerror(error)}")
-        line.send(describe(line.stage, failed))
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL, which no argument or variable of a program can have.
+        reason = strerror(error) if isinstance(error, OSError) else "invalid argument"
+        line.send(describe(line.stage, SetupError(f"exec {path}: {reason}")))
     finally:
         os._exit(1)
 

@@ -20,6 +20,7 @@ import traceback
 from dataclasses import dataclass
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, close_range, prctl
+from dockpy.runtime.namespaces import open_of_process
 from dockpy.shim import protocol
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import start_ticks, write_exit, write_shim
@@ -444,16 +445,28 @@ def _kill_children() -> None:
 
 
 def _kill(pid: int, number: int, everyone: bool) -> None:
-    theirs = os.readlink(f"/proc/{pid}/ns/pid") if everyone else ""
+    theirs = _pid_namespace(pid) if everyone and number != signal.SIGKILL else 0
     # The death of a pid namespace's first process is that of all the others.
-    if everyone and number != signal.SIGKILL and theirs != os.readlink("/proc/self/ns/pid"):
+    if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
         for name in os.listdir("/proc"):
             try:
-                if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == theirs:
+                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == theirs:
                     os.kill(int(name), number)
             except OSError:
                 pass  # ended meanwhile, or not ours
     os.kill(pid, number)
+
+
+def _pid_namespace(pid: int) -> int:
+    """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
+    try:
+        fd = open_of_process(pid, "pid")
+    except OSError:
+        return 0
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def catch_signals() -> None:

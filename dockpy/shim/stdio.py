@@ -571,12 +571,17 @@ class Source:
         try:
             moved = self._splice() if self._spliced else self._copy()
         except OSError as error:
-            if error.errno in NOT_NOW:
-                return
-            moved = 0
+            if error.errno not in NOT_NOW:
+                self.end()
+            elif not self._over and self._stdin.full:
+                self.pause()
+            return
         if not moved:
             self.end()
-        elif moved >= 65536 and not self._stdin.tty and self._full_moves < 8:
+            return
+        if not self._over and self._stdin.full:
+            self.pause()
+        if moved >= 65536 and not self._stdin.tty and self._full_moves < 8:
             self._full_moves += 1
             if self._full_moves == 8:
                 _enlarge(self._stdin.fd)

@@ -234,12 +234,14 @@ def _system(record: Record, around: Surroundings) -> list[Mount]:
     ]
     # sysfs belongs to a network namespace: only who owns that may mount it.
     if host.network_mode == "host" and around.tier != "root":
+        # Recursive: the user's own control groups lie below it, and are the user's to write.
+        deep = () if host.privileged else ("rro",)
         mounts.append(
             Mount(
                 destination="/sys",
                 type="bind",
                 source="/sys",
-                options=("rbind", "rprivate", *plain, read),
+                options=("rbind", "rprivate", "rnosuid", "rnodev", "rnoexec", *deep, read),
             )
         )
     else:

@@ -285,12 +285,14 @@ def test_half_done_work_is_removed_at_recover(
     (root / "n" / "77" / "u" / "deep").mkdir(parents=True)
     (root / "o" / "77").write_text("")
     (root / "chains" / "x.1.tmp").write_text("{")
+    (root / "try.5" / "u").mkdir(parents=True)
     again = make()
     again.recover()
     assert again.chains() == (top,)
     assert not (root / "n" / "77").exists()
     assert not (root / "o" / "77").exists()
     assert not (root / "chains" / "x.1.tmp").exists()
+    assert not (root / "try.5").exists()
 
 
 def test_two_threads_unpack_one_layer_once(snapshots: Snapshotter) -> None:
