@@ -192,6 +192,10 @@ mount --bind /proc /mnt 2>/dev/null && echo "bound /proc"
 dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null | grep -q 1+0 && echo "read kcore"
 mknod /tmp/disk b 8 0 2>/dev/null && dd if=/tmp/disk of=/dev/null count=1 2>/dev/null && echo disk
 mknod /tmp/mem c 1 1 2>/dev/null && dd if=/tmp/mem of=/dev/null count=1 2>/dev/null && echo memory
+for folder in /tmp /dev /dev/shm /dev/mqueue /root; do
+  mknod $folder/z c 1 5 2>/dev/null && dd if=$folder/z of=/dev/null bs=1 count=1 2>/dev/null &&
+    echo "a device works in $folder"
+done
 mknod /dev/kmsg c 1 11 2>/dev/null && (echo x > /dev/kmsg) 2>/dev/null && echo kmsg
 mknod /dev/shm/kmsg c 1 11 2>/dev/null && (echo x > /dev/shm/kmsg) 2>/dev/null && echo kmsg
 chmod 600 /dev/null 2>/dev/null; chmod 600 /dev/zero 2>/dev/null
