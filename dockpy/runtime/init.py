@@ -309,6 +309,9 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         set_groups(who, credentials.capget()[0])
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
+        # At once, for the change of ids made us what fs.suid_dumpable says, and the user's other
+        # processes in the container could trace us while we hold all this.
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
         processes.prctl(processes.PR_SET_KEEPCAPS, 0)
         if who.uid != 0:
             credentials.capset(held, held, 0)
@@ -339,9 +342,6 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     processes.prctl(processes.PR_SET_PDEATHSIG, _signal.SIGKILL)
     if _hung_up(line.sock):
         os._exit(1)
-    # setresuid made us non-dumpable by itself where the id changed; said again for where it did
-    # not.
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
     line.stage = "seccomp"
     if process.no_new_privileges:
         install_filter(workload)
