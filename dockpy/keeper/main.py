@@ -452,6 +452,11 @@ class Keeper:
             traceback.print_exc()
             self._loop.after(1.0, self._remake)
             return
+        if self._vanished():
+            # Deleted again before the watch was there: who deletes is not done yet.
+            listener.close()
+            self._loop.after(0.05, self._remake)
+            return
         self._listener.close()
         self._listener = listener
         if self._link is not None:

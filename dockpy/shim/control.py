@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import os
 from collections import deque
@@ -132,16 +133,15 @@ class Listener:
 
     def _make_room(self, number: int | None) -> bool:
         """Whether binding may work now: a stale socket was there, or no folder."""
-        try:
+        made = False
+        with contextlib.suppress(OSError):
             if number == errno.EADDRINUSE:
                 os.unlink(self._path)
+                made = True
             elif number == errno.ENOENT:
                 os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            else:
-                return False
-        except OSError:
-            return False
-        return True
+                made = True
+        return made
 
     def _ready(self, _events: int) -> None:
         assert self._sock is not None

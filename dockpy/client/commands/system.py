@@ -61,7 +61,11 @@ def version_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 def _with_go_names(side: object) -> object:
     if not isinstance(side, dict):
         return side
-    return {**side, "APIVersion": side.get("ApiVersion"), "MinAPIVersion": side.get("MinAPIVersion")}
+    return {
+        **side,
+        "APIVersion": side.get("ApiVersion"),
+        "MinAPIVersion": side.get("MinAPIVersion"),
+    }
 
 
 def _version_text(client: Mapping[str, str], server: object) -> str:
