@@ -20,6 +20,7 @@ CHUNK = 1 << 18
 MAX_SPECIAL = 1 << 20  # pax records, GNU long names: Go's bound
 MAX_SPARSE = 1 << 16  # regions of one sparse file
 MAX_SIZE = 1 << 43  # of one file: ext4's largest is 16 TiB; more is a forgery
+MAX_MAJOR, MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of the kernel's dev_t
 MAX_ID = (1 << 32) - 2  # (uid_t)-1 means "do not change" to chown(2)
 
 REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (
@@ -230,6 +231,11 @@ class TarReader:
                 number(header[329:337], "device number"),
                 number(header[337:345], "device number"),
             )
+            if not (0 <= entry.device[0] <= MAX_MAJOR and 0 <= entry.device[1] <= MAX_MINOR):
+                raise InvalidParameter(
+                    f"{shown(name)}: the device number {entry.device[0]}:{entry.device[1]} "
+                    "is out of range"
+                )
         stored = entry.size
         if pax is not None:
             if pax.size is not None and kind not in _HEADER_ONLY:
