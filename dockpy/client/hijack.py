@@ -22,9 +22,10 @@ import select
 import sys
 
 from dockpy.client.connection import Connection, Stream, target
-from dockpy.client.errors import Disconnected
+from dockpy.client.errors import ApiError, Disconnected
 from dockpy.client.output import write_all
 from dockpy.client.terminal import DetachDetector
+from dockpy.errors import DockpyError
 from dockpy.http import stdcopy
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dockpy.client.signals import Signals
 
 READ = 256 << 10
+PATIENCE = 15.0  # for a daemon that is started anew
+UNAVAILABLE = 503
 UPGRADE = "dockpy-fds"
 NAMES = ("stdin", "stdout", "stderr")
 
@@ -302,19 +305,27 @@ class Waiter:
                 self.message = str(error.get("Message") or "")
 
     def _ask_again(self) -> None:
-        """The new daemon knows from the exit file what happened meanwhile."""
-        from dockpy.client.errors import ApiError
+        """The new daemon knows from the exit file what happened meanwhile; it may take a moment to come."""
+        import time
 
         assert self._stream is not None
         self._stream.close()
         self._body = b""
         # `next-exit` would wait for ever for a container that has ended by now.
         condition = "removed" if self._condition == "removed" else "not-running"
-        try:
-            self._stream = self._connection.stream("POST", self._path, {"condition": condition})
-        except ApiError as error:
-            self.over, self.message = True, error.message
-            return
+        deadline, pause = time.monotonic() + PATIENCE, 0.02
+        while True:
+            try:
+                self._stream = self._connection.stream("POST", self._path, {"condition": condition})
+                break
+            except (DockpyError, OSError) as error:
+                final = isinstance(error, ApiError) and error.status != UNAVAILABLE
+                if final or time.monotonic() > deadline:
+                    self.over = True
+                    self.message = error.message if isinstance(error, ApiError) else str(error)
+                    return
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
         self._take()
 
     def finish(self) -> int:

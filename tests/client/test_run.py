@@ -355,3 +355,25 @@ def test_a_terminal_is_demanded_for_it() -> None:
         result = daemon.run(CLIENT, "run", "-it", "img")
     assert (result.returncode, result.stderr) == (1, b"the input device is not a TTY\n")
     assert not daemon.requests
+
+
+def test_a_daemon_that_dies_while_we_wait_is_asked_again() -> None:
+    answer = Daemon(lambda connection, _: connection.sendall(frame(1, b"x")), code=7)
+    asked: list[str] = []
+
+    def dying(request: Request, connection: socket.socket) -> bytes | None:
+        if "/wait" in request.target:
+            asked.append(request.target.rpartition("=")[2])
+            if len(asked) == 1:
+                connection.sendall(CHUNKED)
+                answer.done.wait(20)
+                connection.shutdown(socket.SHUT_RDWR)
+                return None
+            if len(asked) == 2:
+                return reply(503, b'{"message":"in a moment"}')
+        return answer(request, connection)
+
+    with Recorder(dying) as daemon:
+        result = daemon.run(CLIENT, "run", "img")
+    assert (result.stdout, result.returncode) == (b"x", 7)
+    assert asked == ["next-exit", "not-running", "not-running"]
