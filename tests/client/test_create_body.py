@@ -99,8 +99,9 @@ def _body(raw: bytes) -> dict[str, object]:
         del host["RestartPolicy"]
     if host.get("ConsoleSize") == [0, 0]:
         del host["ConsoleSize"]
-    if host.get("Binds"):
-        host["Binds"].sort()  # docker's client walks a Go map
+    for words in (host.get("Binds"), body.get("Env")):
+        if words:
+            words.sort()  # docker's client walks a Go map
     endpoints = body.get("NetworkingConfig", {}).get("EndpointsConfig", {})
     names = sorted(endpoints)
     pruned = _pruned(body)
@@ -226,3 +227,10 @@ def test_a_flag_that_is_not_served_is_refused_by_name(flag: str, tmp_path: Path)
     assert result.returncode == 125
     assert result.stderr.startswith(f"docker: {name} is not served by this build: ")
     assert not (tmp_path / "store").exists()
+
+
+def test_the_words_of_the_command_line_come_after_those_of_files(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("A=file\nB=file\n")
+    with Recorder() as daemon:
+        daemon.run(CLIENT, *"create -e A=word --env-file env img".split(), cwd=tmp_path)
+    assert json.loads(daemon.requests[0].body)["Env"] == ["A=file", "B=file", "A=word"]
