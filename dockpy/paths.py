@@ -50,13 +50,13 @@ class Paths:
 
     def __init__(self, store: str) -> None:
         self.store = store
-        self.daemon_json = f"{store}/daemon.json"  # socket, run folder, pids, boot: written by the keeper
+        self.daemon_json = f"{store}/daemon.json"  # socket, run folder, pids: the keeper writes it
         self.daemon_lock = f"{store}/daemon.lock"  # flock held by keeper and daemon together
         self.birth_lock = f"{store}/birth.lock"  # flock held while somebody starts a keeper
         self.daemon_log = f"{store}/daemon.log"
         self.app = f"{store}/app"  # unpacked builds, by build id
         self.images = f"{store}/images"  # OCI image layout: oci-layout, index.json, blobs/sha256/
         self.snapshots = f"{store}/snapshots"
-        self.containers = f"{store}/containers"  # one folder a container: its record, bundle, log, exit file
+        self.containers = f"{store}/containers"  # a folder each: record, bundle, log, exit file
         self.tmp = f"{store}/tmp"
         self.cache = f"{store}/cache"

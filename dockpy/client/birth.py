@@ -14,6 +14,7 @@ import os
 import time
 
 from dockpy import fastjson, ids, reexec
+from dockpy.client.peer import is_ours
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
 
@@ -65,7 +66,7 @@ def ensure(paths: Paths, environ: Mapping[str, str]) -> str:
 
 
 def answering(paths: Paths) -> str | None:
-    """The recorded socket when somebody listens there."""
+    """The recorded socket when a daemon of ours listens there."""
     try:
         record = fastjson.loads(read_bytes(paths.daemon_json))
     except (OSError, ValueError):
@@ -76,11 +77,11 @@ def answering(paths: Paths) -> str | None:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
+        return path if is_ours(sock) else None
     except OSError:
         return None
     finally:
         sock.close()
-    return path
 
 
 def _make_store(paths: Paths) -> None:
@@ -89,6 +90,12 @@ def _make_store(paths: Paths) -> None:
             os.makedirs(folder, 0o700, exist_ok=True)
         if not os.access(paths.store, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
+        status = os.stat(paths.store)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(1, "it is another user's")
+        if status.st_mode & 0o022:
+            # Made by somebody else's hand, with a umask of 0: records and set-id files are in it.
+            os.chmod(paths.store, status.st_mode & 0o7700)
     except OSError as error:
         raise Unavailable(
             f"the store {paths.store} cannot be written ({error.strerror}); "

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import _socket
 import os
-import sys
 
 from dockpy import fastjson
 from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
+from dockpy.client.peer import is_ours, unix
 from dockpy.http import plain
 
 TYPE_CHECKING = False
@@ -126,16 +126,6 @@ class Stream:
         self.socket.close()
 
 
-def _unix(path: str) -> _socket.socket:
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def _tcp(host: str, port: int) -> _socket.socket:
     error: OSError = OSError("no address")
     for family, kind, protocol, _, address in _socket.getaddrinfo(
@@ -169,7 +159,7 @@ class Endpoint:
         scheme, _, rest = self.host.partition("://")
         try:
             if scheme == "unix":
-                return _unix(rest or "/var/run/docker.sock")
+                return unix(rest or "/var/run/docker.sock")
             if scheme == "tcp":
                 name, _, port = rest.split("/")[0].rpartition(":")
                 return _tcp(name.strip("[]") or rest, int(port or "2375"))
@@ -197,7 +187,11 @@ class Endpoint:
 
         path = birth.ensure(paths, self._environ)
         try:
-            return _unix(path)
+            sock = unix(path)
+            if is_ours(sock):
+                return sock
+            sock.close()
+            raise NoDaemon(f"the daemon at unix://{path} is another user's")
         except OSError as error:
             raise NoDaemon(
                 f"Cannot connect to the dockpy daemon at unix://{path}: {error.strerror}"
@@ -219,12 +213,10 @@ class Endpoint:
         if not isinstance(path, str):
             return None
         try:
-            sock = _unix(path)
+            sock = unix(path)
         except OSError:
             return None
-        # The run folder may lie below /tmp: whoever listens there must be us.
-        credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
+        if not is_ours(sock):
             sock.close()
             return None
         return sock
@@ -233,7 +225,7 @@ class Endpoint:
 class Connection:
     def __init__(self, endpoint: Endpoint, headers: Callable[[], dict[str, str]]) -> None:
         self.endpoint = endpoint
-        self._extra = headers
+        self.headers = headers
         self._idle: _socket.socket | None = None
 
     def open(
@@ -248,7 +240,7 @@ class Connection:
         """Sends one request, on the idle connection or a new one; the answer is awaited by
         `Opened.head`.
         """
-        fields = self._extra()
+        fields = self.headers()
         body = None
         if json is not None:
             body = fastjson.dumps(json)
@@ -314,12 +306,6 @@ class Connection:
     ) -> object:
         body = self.request("POST", path, query, json=json).body
         return decoded(body) if body else None
-
-    def upload(self, where: str, fd: int, kind: str = "application/x-tar") -> Stream:
-        """POST of all that can be read from `fd`: by sendfile from a file, else in chunks."""
-        from dockpy.client import upload
-
-        return upload.post(self.endpoint, where, fd, {**self._extra(), "Content-Type": kind})
 
     def close(self) -> None:
         if self._idle is not None:

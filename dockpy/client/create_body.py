@@ -7,7 +7,7 @@ shrink to a line. Errors are ValueError or InvalidParameter with docker's text.
 
 from __future__ import annotations
 
-from dockpy.client import create_mounts, key_values, units
+from dockpy.client import key_values
 from dockpy.errors import InvalidParameter, NotServed
 
 TYPE_CHECKING = False
@@ -93,6 +93,12 @@ _KERNEL_SYSCTLS = frozenset(
 )
 
 
+def check_mount(value: str) -> None:
+    from dockpy.client import create_mounts
+
+    create_mounts.mount(value)
+
+
 def check_host(value: str) -> None:
     extra_host(value)
 
@@ -120,7 +126,7 @@ CHECKS = {
     "env": key_values.check_env,
     "gpus": check_gpus,
     "label": key_values.check_label,
-    "mount": create_mounts.check_mount,
+    "mount": check_mount,
     "network": check_network,
     "sysctl": check_sysctl,
     "ulimit": check_ulimit,
@@ -209,7 +215,9 @@ def network(text: str) -> tuple[str, dict[str, object]]:
     aliases: list[str] = []
     driver_options: dict[str, str] = {}
     addresses: dict[str, object] = {}
-    for field in create_mounts.csv_fields(text):
+    from dockpy.client.create_mounts import csv_fields
+
+    for field in csv_fields(text):
         key, equals, value = field.partition("=")
         key, value = key.strip().lower(), value.strip()
         if not equals:
@@ -247,10 +255,8 @@ def network(text: str) -> tuple[str, dict[str, object]]:
 
 
 def capabilities(add: list[str], drop: list[str]) -> tuple[list[str], list[str]]:
-    added, dropped = ({_capability(word) for word in words} for words in (add, drop))
-    added = {"ALL"} if "ALL" in added else added
-    dropped = {"ALL"} if "ALL" in dropped else dropped
-    return sorted(added), sorted(dropped - added)
+    """Spelled alike, each once, in order; what they mean together is the daemon's to say."""
+    return sorted(set(map(_capability, add))), sorted(set(map(_capability, drop)))
 
 
 def _capability(word: str) -> str:
@@ -281,7 +287,6 @@ def security_options(words: list[str]) -> tuple[list[str], bool]:
             name, equals, value = word.partition(":")
             if not equals:
                 raise ValueError(f'Invalid --security-opt: "{word}"')
-            word = f"{name}={value}"
         if name == "seccomp" and value not in ("unconfined", "builtin"):
             word = f"seccomp={_profile(value)}"
         kept.append(word)
@@ -311,6 +316,8 @@ def _health(options: Options) -> Body | None:
         return {"Test": ["NONE"]}
     if not given:
         return None
+    from dockpy.client import units
+
     health: Body = {}
     if options.text("health-cmd"):
         health["Test"] = ["CMD-SHELL", options.text("health-cmd")]
@@ -359,7 +366,7 @@ def _first_network(options: Options, name: str, settings: dict[str, object]) -> 
         if not user_defined:
             raise ValueError("network-scoped aliases are only supported for user-defined networks")
         settings["Aliases"] = [*options.many("network-alias")]
-    if options.many("link"):
+    if options.many("link") and user_defined:
         settings["Links"] = options.many("link")
     address: Body = {}
     for flag, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
@@ -509,17 +516,13 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     for flag, field in _NUMBERS:
         if options.given(flag):
             host[field] = options.number(flag)
-    for flag, field in _BYTES:
-        if options.given(flag):
-            host[field] = units.ram_bytes(options.text(flag))
+    _sizes(options, host)
     for flag, field in _SWITCHES:
         if options.on(flag):
             host[field] = True
     for flag, field in _LISTS:
         if options.many(flag):
             host[field] = options.many(flag)
-    if options.given("cpus"):
-        host["NanoCpus"] = units.nano_cpus(options.text("cpus"))
     swappiness = options.number("memory-swappiness", -1)
     if not -1 <= swappiness <= 100:
         raise ValueError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
@@ -569,6 +572,18 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     return host
 
 
+def _sizes(options: Options, host: Body) -> None:
+    given = [(flag, field) for flag, field in _BYTES if options.given(flag)]
+    if not given and not options.given("cpus"):
+        return
+    from dockpy.client import units
+
+    for flag, field in given:
+        host[field] = units.ram_bytes(options.text(flag))
+    if options.given("cpus"):
+        host["NanoCpus"] = units.nano_cpus(options.text("cpus"))
+
+
 def _check_modes(options: Options) -> None:
     for flag, name, allowed in (
         ("pid", "PID", ("", "host")),
@@ -583,6 +598,10 @@ def _check_modes(options: Options) -> None:
 
 
 def _mounts(options: Options, body: Body, host: Body) -> None:
+    if not any(map(options.given, ("volume", "mount", "tmpfs", "device", "gpus"))):
+        return
+    from dockpy.client import create_mounts
+
     if options.many("volume"):
         binds, anonymous = create_mounts.volumes(options.many("volume"))
         if binds:
@@ -632,6 +651,8 @@ def _block_io(options: Options, host: Body) -> None:
             path, colon, value = word.partition(":")
             if not colon or not path.startswith("/dev/"):
                 raise ValueError(f"bad format: {word}")
+            from dockpy.client import units
+
             rate = units.ram_bytes(value) if flag.endswith("bps") else int(value)
             entries.append({"Path": path, "Weight" if "weight" in flag else "Rate": rate})
         if entries:

@@ -104,10 +104,6 @@ def csv_fields(text: str) -> list[str]:
         at += 1
 
 
-def check_mount(text: str) -> None:
-    mount(text)
-
-
 def _boolean(key: str, value: str) -> bool:
     try:
         check_value("bool", value)

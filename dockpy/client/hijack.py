@@ -19,13 +19,13 @@ from __future__ import annotations
 import _socket
 import os
 import select
-import stat
 import sys
 
 from dockpy.client.connection import Connection, Stream, target
-from dockpy.client.errors import Disconnected
+from dockpy.client.errors import ApiError, Disconnected
 from dockpy.client.output import write_all
 from dockpy.client.terminal import DetachDetector
+from dockpy.errors import DockpyError
 from dockpy.http import stdcopy
 
 TYPE_CHECKING = False
@@ -35,8 +35,18 @@ if TYPE_CHECKING:
     from dockpy.client.signals import Signals
 
 READ = 256 << 10
+PATIENCE = 15.0  # for a daemon that is started anew
+UNAVAILABLE = 503
 UPGRADE = "dockpy-fds"
 NAMES = ("stdin", "stdout", "stderr")
+
+
+# S_IFMT and its values: the stat module is one more file to read.
+PIPE, CHARACTER, BLOCK, REGULAR, SOCKET = 0o010000, 0o020000, 0o060000, 0o100000, 0o140000
+
+
+def _kind(fd: int) -> int:
+    return os.fstat(fd).st_mode & 0o170000
 
 
 def lendable(fd: int, write: bool) -> int | None:
@@ -44,14 +54,12 @@ def lendable(fd: int, write: bool) -> int | None:
     pump.
     """
     try:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        kind = _kind(fd)
+        if kind in (REGULAR, BLOCK) or (kind == CHARACTER and not os.isatty(fd)):
             return os.dup(fd)
-        if stat.S_ISSOCK(mode):
+        if kind == SOCKET:
             return None
-        if stat.S_ISCHR(mode) and not os.isatty(fd):
-            return os.dup(fd)
-        if stat.S_ISCHR(mode) and not write:
+        if kind == CHARACTER and not write:
             return None  # keys are read here: only this process knows who is in the foreground
         flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_WRONLY if write else os.O_RDONLY)
         return os.open(f"/proc/self/fd/{fd}", flags)
@@ -115,6 +123,7 @@ class Attachment:
             stdin=self._wanted["stdin"] and "stdin" not in lent,
             detach=DetachDetector(self._keys if self.tty else b""),
             outputs={1: "stdout" in lent, 2: "stderr" in lent},
+            dockpy=upgraded == UPGRADE,
         )
 
     def release(self) -> None:
@@ -136,16 +145,16 @@ class Streams:
         stdin: bool,
         detach: DetachDetector,
         outputs: dict[int, bool],
+        dockpy: bool,
     ) -> None:
         self._socket = sock
         self._frames = stdcopy.FrameReader() if framed else None
         self._stdin = stdin
         self._detach = detach
+        self._dockpy = dockpy
         self._pending = b""
         self._half_closed = False
-        self._watched = [
-            fd for fd, lent in outputs.items() if lent and stat.S_ISFIFO(os.fstat(fd).st_mode)
-        ]
+        self._watched = [fd for fd, lent in outputs.items() if lent and _kind(fd) == PIPE]
         self.output_over = False
         self._deliver(leftover)
 
@@ -217,7 +226,9 @@ class Streams:
         except OSError:
             data = b""  # EIO: the terminal hung up
         if data:
-            self._pending = self._detach.feed(data)
+            passed = self._detach.feed(data)
+            # The shim watches for the keys too: seeing them, it knows a farewell from a broken line.
+            self._pending = data if self._dockpy else passed
             self._send()
             return
         self._stdin = False
@@ -294,19 +305,27 @@ class Waiter:
                 self.message = str(error.get("Message") or "")
 
     def _ask_again(self) -> None:
-        """The new daemon knows from the exit file what happened meanwhile."""
-        from dockpy.client.errors import ApiError
+        """The new daemon knows from the exit file what happened meanwhile; it may take a moment to come."""
+        import time
 
         assert self._stream is not None
         self._stream.close()
         self._body = b""
         # `next-exit` would wait for ever for a container that has ended by now.
         condition = "removed" if self._condition == "removed" else "not-running"
-        try:
-            self._stream = self._connection.stream("POST", self._path, {"condition": condition})
-        except ApiError as error:
-            self.over, self.message = True, error.message
-            return
+        deadline, pause = time.monotonic() + PATIENCE, 0.02
+        while True:
+            try:
+                self._stream = self._connection.stream("POST", self._path, {"condition": condition})
+                break
+            except (DockpyError, OSError) as error:
+                final = isinstance(error, ApiError) and error.status != UNAVAILABLE
+                if final or time.monotonic() > deadline:
+                    self.over = True
+                    self.message = error.message if isinstance(error, ApiError) else str(error)
+                    return
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
         self._take()
 
     def finish(self) -> int:

@@ -111,7 +111,7 @@ def attach(
     detach: bytes,
 ) -> Attachment:
     query: dict[str, object] = {"stream": 1, "stdin": stdin, "stdout": stdout, "stderr": stderr}
-    if keys != terminal.DEFAULT_DETACH_KEYS:
+    if connection.endpoint.own or keys != terminal.DEFAULT_DETACH_KEYS:
         query["detachKeys"] = keys
     return Attachment(
         connection,

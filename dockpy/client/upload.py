@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import stat
 
-from dockpy.client.connection import Endpoint, Opened, Stream
+from dockpy.client.connection import Connection, Opened, Stream
 from dockpy.http import plain
 
 CHUNK = 256 << 10
 _SENDFILE = 1 << 30
 
 
-def post(endpoint: Endpoint, where: str, fd: int, headers: dict[str, str]) -> Stream:
-    sock = endpoint.connect()
+def post(connection: Connection, where: str, fd: int) -> Stream:
+    """POST of all that can be read from `fd`: by sendfile from a file, else in chunks."""
+    headers = {**connection.headers(), "Content-Type": "application/x-tar"}
+    sock = connection.endpoint.connect()
     try:
         facts = os.fstat(fd)
         try:
@@ -41,7 +43,7 @@ def post(endpoint: Endpoint, where: str, fd: int, headers: dict[str, str]) -> St
                         break
         except (BrokenPipeError, ConnectionResetError):
             pass  # the daemon has answered without wanting the rest: its reason is worth more
-        return Opened(sock, "POST", None, endpoint).stream()
+        return Opened(sock, "POST", None, connection.endpoint).stream()
     except BaseException:
         sock.close()
         raise

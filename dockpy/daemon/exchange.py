@@ -49,7 +49,7 @@ class Exchange:
         self.version: tuple[int, int] = (1, 50)
         self.names: Mapping[str, str] = {}
         self._codec = codec
-        self._body_read = False
+        self.body_read = False  # whether all of it has been taken
         self.begun = False  # whether the status is on its way
         self.broken = False  # whether only closing the connection can end the reply
 
@@ -74,7 +74,7 @@ class Exchange:
                     raise InvalidParameter(f"the request's body is longer than {limit} bytes")
                 parts.append(event.data)
             elif isinstance(event, EndOfRequest):
-                self._body_read = True
+                self.body_read = True
                 return b"".join(parts)
             elif isinstance(event, NeedData):
                 data = await self.connection.receive(BODY_CHUNK)
@@ -177,7 +177,7 @@ class Exchange:
 
         The caller owns both from now on. framed: whether the stream will be multiplexed.
         """
-        if not self._body_read:
+        if not self.body_read:
             await self.body()
         multiplexed = framed and self.version >= (1, 42)
         kind = MULTIPLEXED_STREAM if multiplexed else RAW_STREAM
@@ -223,9 +223,6 @@ class Exchange:
     def threaded(self) -> Threaded:
         return Threaded(self, self._codec, self.connection.sock)
 
-    def note_body_read(self) -> None:
-        self._body_read = True
-
 
 class Threaded:
     """The same exchange for one worker thread. Everything here blocks."""
@@ -235,7 +232,7 @@ class Threaded:
         self._codec = codec
         self._socket = sock
         self._rest = b""
-        self._over = False
+        self._over = exchange.body_read
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes of the body; b"" at its end; PeerGone when it was cut off."""
@@ -247,7 +244,7 @@ class Threaded:
                 self._rest = event.data
             elif isinstance(event, EndOfRequest):
                 self._over = True
-                self._exchange.note_body_read()
+                self._exchange.body_read = True
             elif isinstance(event, NeedData):
                 self._codec.receive(self._receive())
             else:

@@ -191,7 +191,7 @@ def host_state() -> str:
 
 
 def _make_host(store: ImageStore, made_from: str) -> Image:
-    from dockpy.images import from_host  # pyelftools: 40 ms
+    from dockpy.images import from_host  # pyelftools
 
     collector = host_collector()
     config = ContainerConfig(env=collector.environment(), cmd=("/bin/sh",))

@@ -1,9 +1,10 @@
 """What a program needs to start: its ELF interpreter and libraries, found as ld.so would, or its
 #! interpreter.
 
-The only user of pyelftools, which costs 40 ms to import: import this module inside functions.
-Only program headers and the dynamic segment are read, so stripped and sectionless files do as
-well (0.7 ms a file; by sections it is 3.6).
+The only user of pyelftools. Only its structures: ELFFile brings 30 modules of DWARF along (0.24 s
+where they are not compiled, instead of 0.1), and walks the sections (3.6 ms a file, instead of
+0.4); program headers and the dynamic segment are what ld.so reads, and all that a stripped file
+has. Still to be imported inside functions.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from elftools.common.utils import struct_parse
-from elftools.elf.dynamic import Dynamic
-from elftools.elf.elffile import ELFFile
+from elftools.elf.structs import ELFStructs
 
 # Debian's multiarch folders, built into its ld.so before the plain ones; by e_machine and class.
 _MULTIARCH = {
@@ -33,6 +34,7 @@ _MULTIARCH = {
 _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _OLD_CACHE_MAGIC = b"ld.so-1.7.0\0"
 _CACHE_LIMIT = 16 << 20
+_STRINGS_LIMIT = 16 << 20
 _SHEBANG_LIMIT = 256  # BINPRM_BUF_SIZE
 
 
@@ -70,42 +72,51 @@ def kind_of(path: str) -> Kind | None:
     return Kind(machine, 32 * head[4], head[5] == 1)
 
 
-def read(path: str) -> Object | None:
-    """What `path` asks of the loader; None when it is not an ELF file, or a damaged one."""
-    kind = kind_of(path)
-    if kind is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            return _read(path, kind, ELFFile(file))
-    except Exception:
-        # On damaged files pyelftools raises whatever its parsing runs into: its own errors,
-        # construct's, TypeError, KeyError. Such a file needs nothing that we could find.
-        return Object(path, kind)
-
-
-def _read(path: str, kind: Kind, elf: ELFFile) -> Object:
+def _read(path: str, kind: Kind, structs: ELFStructs, file: BinaryIO) -> Object:
+    header = struct_parse(structs.Elf_Ehdr, file, stream_pos=0)
+    segments = [
+        struct_parse(structs.Elf_Phdr, file, header["e_phoff"] + number * header["e_phentsize"])
+        for number in range(header["e_phnum"])
+    ]
     interpreter = ""
-    found: dict[str, list[str]] = {"DT_NEEDED": [], "DT_RPATH": [], "DT_RUNPATH": []}
-    for number in range(elf.num_segments()):
-        # Not get_segment(): it reads all section headers on the way to the dynamic segment.
-        position = elf["e_phoff"] + number * elf["e_phentsize"]
-        segment = struct_parse(elf.structs.Elf_Phdr, elf.stream, stream_pos=position)
+    values: dict[str, list[int]] = {}
+    for segment in segments:
         if segment["p_type"] == "PT_INTERP":
-            elf.stream.seek(segment["p_offset"])
-            interpreter = os.fsdecode(
-                elf.stream.read(min(segment["p_filesz"], 4096)).split(b"\0")[0]
-            )
-        elif segment["p_type"] == "PT_DYNAMIC":
-            empty = segment["p_filesz"] == 0
-            dynamic = Dynamic(elf.stream, elf, None, segment["p_offset"], empty)
-            for tag in dynamic.iter_tags():
-                name = tag.entry.d_tag
-                if name in found:
-                    found[name].append(getattr(tag, name[3:].lower()))
-    runpath = _folders(found["DT_RUNPATH"])
-    rpath = () if runpath else _folders(found["DT_RPATH"])
-    return Object(path, kind, interpreter, tuple(found["DT_NEEDED"]), rpath, runpath)
+            name = _at(file, segment["p_offset"], min(segment["p_filesz"], 4096))
+            interpreter = os.fsdecode(name.split(b"\0")[0])
+        elif segment["p_type"] == "PT_DYNAMIC" and segment["p_filesz"]:
+            file.seek(segment["p_offset"])
+            for _ in range(segment["p_filesz"] // structs.Elf_Dyn.sizeof()):
+                entry = struct_parse(structs.Elf_Dyn, file)
+                if entry["d_tag"] == "DT_NULL":
+                    break
+                values.setdefault(entry["d_tag"], []).append(entry["d_val"])
+    if "DT_STRTAB" not in values:
+        return Object(path, kind, interpreter)
+    # The string table is given by its address; the segment that is loaded there tells the place.
+    address, size = values["DT_STRTAB"][0], values.get("DT_STRSZ", [_STRINGS_LIMIT])[0]
+    place = next(
+        address - segment["p_vaddr"] + segment["p_offset"]
+        for segment in segments
+        if segment["p_type"] == "PT_LOAD"
+        and 0 <= address - segment["p_vaddr"] < segment["p_filesz"]
+    )
+    strings = _at(file, place, min(size, _STRINGS_LIMIT))
+
+    def named(tag: str) -> list[str]:
+        return [
+            os.fsdecode(strings[start : strings.index(b"\0", start)])
+            for start in values.get(tag, ())
+        ]
+
+    runpath = _folders(named("DT_RUNPATH"))
+    rpath = () if runpath else _folders(named("DT_RPATH"))
+    return Object(path, kind, interpreter, tuple(named("DT_NEEDED")), rpath, runpath)
+
+
+def _at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
 
 
 def _folders(values: list[str]) -> tuple[str, ...]:
@@ -128,8 +139,27 @@ class Loader:
     """Finds libraries as the host's ld.so does, musl's when an object's interpreter is musl's."""
 
     def __init__(self) -> None:
+        self._structs: dict[Kind, ELFStructs] = {}
         self._cache = _read_cache("/etc/ld.so.cache")
         self._conf = tuple(_conf_folders("/etc/ld.so.conf"))
+
+    def read(self, path: str) -> Object | None:
+        """What `path` asks of the loader; None when it is not an ELF file."""
+        kind = kind_of(path)
+        if kind is None:
+            return None
+        structs = self._structs.get(kind)
+        if structs is None:
+            structs = self._structs[kind] = ELFStructs(kind.little, kind.bits)
+            structs.create_basic_structs()
+            structs.create_advanced_structs()
+        try:
+            with open(path, "rb") as file:
+                return _read(path, kind, structs, file)
+        except Exception:
+            # On damaged files pyelftools raises whatever its parsing runs into: its own errors,
+            # construct's, TypeError, KeyError. Such a file needs nothing that we could find.
+            return Object(path, kind)
 
     def find(
         self, name: str, loader: Object, inherited: tuple[str, ...], musl: bool

@@ -209,7 +209,7 @@ class Collector:
         if real in self._programs or real[1:] not in self.entries:
             return
         self._programs.add(real)
-        found = elf.read(real)
+        found = self._loader.read(real)
         if found is not None:
             self._libraries(found)
             if _PYTHON.fullmatch(os.path.basename(real)):
@@ -258,7 +258,7 @@ class Collector:
                     if real in self._programs:
                         continue
                     self._programs.add(real)
-                    needed = elf.read(path)
+                    needed = self._loader.read(path)
                     if needed is not None:
                         pending.append((needed, paths))
 
@@ -292,7 +292,7 @@ class Collector:
             real = self.walk(folder)
             for path in self.tree(real, without):
                 if path.endswith(".so"):
-                    module = elf.read(path)
+                    module = self._loader.read(path)
                     if module is not None:
                         self._libraries(
                             module, elf.rpaths(found, ()), "ld-musl" in found.interpreter

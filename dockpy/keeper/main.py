@@ -12,6 +12,7 @@ path of every `run`; when the keeper dies they are init's.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import json
 import os
@@ -25,12 +26,12 @@ from dockpy.errors import DockpyError
 from dockpy.keeper import place
 from dockpy.linux import inotify
 from dockpy.linux.memory import give_back
-from dockpy.linux.processes import pidfd_open
-from dockpy.linux.title import set_title
+from dockpy.linux.processes import pidfd_open, pidfd_send_signal
+from dockpy.linux.title import Title
 from dockpy.paths import Paths
 from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.main import close_others
+from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.main import main as shim_main
 from dockpy.shim.protocol import BadMessage, Start, close_all, receive_packet, send_packet
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 # A daemon that lived so long has earned an immediate successor.
 SETTLED = 60.0
 LONGEST_PAUSE = 10.0
+# A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
+REFUSED_FROM = 0.8
 
 
 class Options:
@@ -160,10 +163,12 @@ class Keeper:
         self._ended = False
         self._watch = -1
         self._hold = -1
+        self._title = Title()
 
     def start(self, options: Options) -> None:
-        self._children = _child_signal()
-        self._loop.watch(self._children, POLLIN, self._reap)
+        catch_signals()
+        self._signals = signal_pipe()
+        self._loop.watch(self._signals, POLLIN, self._signalled)
         os.set_inheritable(self._lock_fd, False)
         if options.takeover:
             self._adopt(options.daemon, options.link_fd)
@@ -174,7 +179,7 @@ class Keeper:
             os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
-        set_title("dockpy-keeper", self._paths.store)
+        self._title.set("dockpy-keeper", self._paths.store)
 
     def loop(self) -> None:
         while not self._ended:
@@ -207,13 +212,12 @@ class Keeper:
     def _be_daemon(self, keeper_fd: int) -> NoReturn:
         status = 70
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _default_signals()
             listen_fd = self._listener.fileno()
             close_others([keeper_fd, listen_fd, self._lock_fd])
             gc.unfreeze()
             gc.enable()
-            set_title("dockpy-daemon", self._paths.store)
+            self._title.set("dockpy-daemon", self._paths.store)
             info = {
                 "run": self._run,
                 "tier": self._tier,
@@ -244,6 +248,8 @@ class Keeper:
             return
         if meant or time.monotonic() - self._born > SETTLED:
             self._pause = 0.0
+        elif self._pause >= REFUSED_FROM:
+            self._refuse_waiting()
         self._loop.after(self._pause, self._fork_daemon)
         self._pause = min(max(self._pause * 2, 0.2), LONGEST_PAUSE)
 
@@ -265,6 +271,23 @@ class Keeper:
         once.after(0, lambda: None)
         once.turn()
         return bool(waiting)
+
+    def _refuse_waiting(self) -> None:
+        """Tells clients in the queue that there is no daemon, instead of letting them wait for one."""
+        body = json.dumps(
+            {"message": f"the dockpy daemon does not start: see {self._paths.daemon_log}"}
+        ).encode()
+        head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+        head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        while self._somebody_waits():
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # the raw socket's accept
+            client = _socket.socket(fileno=fd)
+            with contextlib.suppress(OSError):  # a client that has left needs no answer
+                client.setblocking(False)
+                client.recv(1 << 16)  # unread bytes would make the close a reset
+            with contextlib.suppress(OSError):
+                client.send(head.encode() + body)
+            client.close()
 
     def _lose_link(self) -> None:
         if self._link is not None:
@@ -323,7 +346,7 @@ class Keeper:
         try:
             signal.set_wakeup_fd(-1)
             close_others(fds)
-            shim_main(start, fds[0], self._launcher)
+            shim_main(start, fds[0], self._launcher, self._title)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -331,14 +354,27 @@ class Keeper:
             _flush()
             os._exit(status)
 
-    def _reap(self, _events: int) -> None:
-        """Shims that have ended. The daemon's zombie waits for its own handler, which wants the
+    def _signalled(self, _events: int) -> None:
+        try:
+            numbers = os.read(self._signals, 512)
+        except BlockingIOError:
+            return
+        if signal.SIGTERM in numbers:
+            # A shutdown of the host: the daemon ends in its own way, and then we do.
+            self._stop = True
+            self._signal_daemon(signal.SIGTERM)
+        self._reap()
+
+    def _signal_daemon(self, number: int) -> None:
+        try:
+            pidfd_send_signal(self._pidfd, number)
+        except OSError:
+            pass  # it has just ended, or there is none
+
+    def _reap(self) -> None:
+        """Shims that have ended. The daemon's zombie waits for its own handler, which wants its
         status.
         """
-        try:
-            os.read(self._children, 512)
-        except BlockingIOError:
-            pass
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -416,6 +452,11 @@ class Keeper:
             traceback.print_exc()
             self._loop.after(1.0, self._remake)
             return
+        if self._vanished():
+            # Deleted again before the watch was there: who deletes is not done yet.
+            listener.close()
+            self._loop.after(0.05, self._remake)
+            return
         self._listener.close()
         self._listener = listener
         if self._link is not None:
@@ -430,18 +471,19 @@ class Keeper:
                 pass
 
 
-def _child_signal() -> int:
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, _noticed)
-    # Started from a terminal or not: what ends a foreground job is not meant for us.
-    signal.signal(signal.SIGHUP, _noticed)
-    signal.signal(signal.SIGINT, _noticed)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    return reading
-
-
-def _noticed(_number: int, _frame: object) -> None:
-    pass
+def _default_signals() -> None:
+    """For the daemon, a program of its own kind."""
+    signal.set_wakeup_fd(-1)
+    for number in (
+        signal.SIGCHLD,
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _flush() -> None:

@@ -20,6 +20,15 @@ import stat
 from dockpy.linux.libc import raise_errno, syscall
 from dockpy.linux.mounts import PROC_SUPER_MAGIC, fstatfs_type
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeAlias
+
+    # What open_in_root is: the functions at the end work with either implementation.
+    Open: TypeAlias = Callable[..., int]
+
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -167,7 +176,7 @@ def _reopen(fd: int, parent: int, name: str, flags: int) -> int:
     return again
 
 
-def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+def make_directories(root: int, path: str, mode: int = 0o755, *, opens: Open = open_in_root) -> int:
     """mkdir -p of `path` in `root`; an O_PATH descriptor of the last folder.
 
     Symlinks to folders inside the root are followed; a dangling one is ENOENT, never created
@@ -175,15 +184,15 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     """
     flags = os.O_PATH | os.O_DIRECTORY
     try:
-        return open_in_root(root, path, flags)
+        return opens(root, path, flags)
     except FileNotFoundError:
         pass
-    parent = open_in_root(root, "/", flags)
+    parent = opens(root, "/", flags)
     walked = ""
     for name in _components(os.path.normpath("/" + path)):
         walked += "/" + name
         try:
-            fd = open_in_root(root, walked, flags)
+            fd = opens(root, walked, flags)
         except FileNotFoundError:
             try:
                 os.mkdir(name, mode, dir_fd=parent)
@@ -193,7 +202,7 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
                 os.close(parent)
                 raise
             try:
-                fd = open_in_root(root, walked, flags)
+                fd = opens(root, walked, flags)
             except BaseException:
                 os.close(parent)
                 raise
@@ -205,16 +214,16 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     return parent
 
 
-def create_file(root: int, path: str, mode: int = 0o644) -> int:
+def create_file(root: int, path: str, mode: int = 0o644, *, opens: Open = open_in_root) -> int:
     """An O_PATH descriptor of `path` in `root`, made as an empty file (with its folders) when
     missing.
     """
     try:
-        return open_in_root(root, path, os.O_PATH)
+        return opens(root, path, os.O_PATH)
     except FileNotFoundError:
         pass
     folder, name = os.path.split(os.path.normpath("/" + path))
-    parent = make_directories(root, folder)
+    parent = make_directories(root, folder, opens=opens)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(name, flags, mode, dir_fd=parent))
@@ -223,11 +232,11 @@ def create_file(root: int, path: str, mode: int = 0o644) -> int:
         os.close(parent)
 
 
-def read_file(root: int, path: str, limit: int) -> bytes:
+def read_file(root: int, path: str, limit: int, *, opens: Open = open_in_root) -> bytes:
     """A regular file of the root, at most `limit` bytes of it; a pipe or device put there never
     blocks us.
     """
-    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = opens(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)

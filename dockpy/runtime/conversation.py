@@ -31,8 +31,13 @@ class Created:
     console: int | None
 
 
-def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str) -> Created:
-    """Listens until the program runs; StartFailed (with all children reaped) when it does not."""
+def converse(
+    sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, sibling: bool = False
+) -> Created:
+    """Listens until the program runs; StartFailed (with all children reaped) when it does not.
+
+    With `sibling` they are children of our parent, who reaps them.
+    """
     console: int | None = None
     executing = False
     failure: StartFailed | None = None
@@ -45,7 +50,8 @@ def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str) -> Created
             console = rights
         elif "pid" in message:
             # What we cloned has done its part; what it cloned is our child as well, and goes on.
-            os.waitpid(pid, 0)
+            if not sibling:
+                os.waitpid(pid, 0)
             if pidfd >= 0:
                 os.close(pidfd)
             pid = message["pid"]
@@ -56,7 +62,7 @@ def converse(sock: _socket.socket, pid: int, pidfd: int, prefix: str) -> Created
             failure = start_failed(prefix, message["message"])
     if failure is None and executing:
         return Created(pid, pidfd, console)
-    how = _reap(pid)
+    how = _reap(pid, sibling)
     for fd in (pidfd, console):
         if fd is not None and fd >= 0:
             os.close(fd)
@@ -79,11 +85,13 @@ def _pidfd(pid: int) -> int:
         return -1
 
 
-def _reap(pid: int) -> str:
+def _reap(pid: int, sibling: bool) -> str:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    if sibling:
+        return "killed"
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"

@@ -35,6 +35,7 @@ def create(
     *,
     console_size: tuple[int, int] | None = None,
     seccomp_cache: str | None = None,
+    sibling: bool = False,
 ) -> Created:
     """Starts the container of `bundle`; returns when its program was executed.
 
@@ -42,6 +43,9 @@ def create(
     `console`; `console_size` (height, width) wins over the specification's. Descriptors stay the
     caller's. All others of the caller are closed in the child. Raises StartFailed; then nothing
     of it is left.
+
+    With `sibling` the container's parent (whose death ends it, who reaps it and what fails) is the
+    caller's parent: a process that lives on can have this work done by one that does not.
     """
     try:
         container = plan(spec, bundle, stdio, console_size, seccomp_cache)
@@ -56,7 +60,7 @@ def create(
     )
     try:
         try:
-            pid, pidfd = processes.clone(flags)
+            pid, pidfd = processes.clone(flags | (processes.CLONE_PARENT if sibling else 0))
         except OSError as error:
             raise start_failed(CREATE, f"clone: {os.strerror(error.errno or 0).lower()}") from None
         if pid == 0:
@@ -75,7 +79,7 @@ def create(
                 # The child, unmapped, sees the end of the line and exits; converse tells that it
                 # did.
                 ours.shutdown(_socket.SHUT_WR)
-        return converse(ours, pid, pidfd, CREATE)
+        return converse(ours, pid, pidfd, CREATE, sibling=sibling)
     finally:
         ours.close()
         theirs.close()

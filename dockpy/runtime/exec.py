@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import _socket
 import dataclasses
-import errno
 import os
 
 from dockpy.errors import DockpyError
-from dockpy.files import read_bytes
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
 from dockpy.runtime import init
 from dockpy.runtime.conversation import Created, Stdio, converse
 from dockpy.runtime.create import workload
 from dockpy.runtime.errors import EXEC, SetupError, start_failed, strerror
+from dockpy.runtime.namespaces import children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ def exec_process(
     *,
     console_size: tuple[int, int] | None = None,
     seccomp_cache: str | None = None,
+    sibling: bool = False,
 ) -> Created:
-    """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet.
+    """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet (with
+    `sibling` of the caller's parent, whose child the new process is then, too).
 
     Who: `process.user.username` when set, else the container's own user by its annotation, else
     numbers. Capabilities, oom score and rlimits that `process` leaves out are the container's, and
@@ -66,7 +67,7 @@ def exec_process(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     )
     try:
-        pid, pidfd = processes.clone(0)
+        pid, pidfd = processes.clone(processes.CLONE_PARENT if sibling else 0)
         if pid == 0:
             init.in_child(
                 theirs.fileno(),
@@ -75,7 +76,7 @@ def exec_process(
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC)
+        return converse(ours, pid, pidfd, EXEC, sibling=sibling)
     finally:
         ours.close()
         theirs.close()
@@ -93,13 +94,13 @@ def open_namespaces(init_pid: int) -> list[tuple[str, int]]:
         raise SetupError(f"the container's first process is gone: {strerror(error)}") from None
     # Our own init (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it
     # runs is.
-    for pid in _children(init_pid):
+    for pid in children(init_pid):
         try:
             found = _open_namespaces(pid)
         except OSError:
             continue
         # Asked again: it may have ended before the look at it, and its pid be somebody else's.
-        if pid in _children(init_pid):
+        if pid in children(init_pid):
             return found
         for _, fd in found:
             os.close(fd)
@@ -135,24 +136,3 @@ def _owner(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
                 return [("user", owner)]
             os.close(owner)
     return []
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
-    except FileNotFoundError:
-        if not os.path.exists(f"/proc/{pid}"):
-            return []
-    # A kernel without CONFIG_PROC_CHILDREN.
-    result = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESRCH):
-                    raise
-                continue
-            if parent == pid:
-                result.append(int(name))
-    return result

@@ -194,16 +194,21 @@ def build_tree(line: Line, container: Container, proc: int) -> int:
         mount.destination.rstrip("/") == "/dev" and mount.type == "tmpfs"
         for mount in container.mounts
     )
-    devices = rootfs.DEFAULT_DEVICES + linux.devices if fresh_dev else ()
+    wanted, own = rootfs.with_own_nodes(container.mounts, may, fresh_dev)
+    # A /dev that is the user's own bind is left as it is.
+    devices = (rootfs.DEFAULT_DEVICES + linux.devices if fresh_dev else ()) + own
+    devices = tuple({device.path: device for device in devices}.values())
     nodes = rootfs.prepare_nodes(devices, container.root_path) if may.nodev and devices else {}
     line.stage = "mounting the root"
     root = rootfs.mount_root(spec.root, container.root_path, container.root_mount, may.nodev)
-    for mount in container.mounts:
+    for mount in wanted:
         line.stage = f'error mounting "{mount.source}" to rootfs at "{mount.destination}"'
         mounts.mount_in_root(root, mount, may)
     line.stage = "devices"
-    if fresh_dev:
+    if devices:
         rootfs.fill_dev(root, devices, nodes, may)
+    if fresh_dev:
+        rootfs.link_dev(root)
     null = rootfs.open_null(root, nodes, may)
     if container.workload.terminal:
         # Before anything of the image runs, and from the devpts just mounted.
@@ -212,8 +217,7 @@ def build_tree(line: Line, container: Container, proc: int) -> int:
         rootfs.bind_console(root, slave)
         _adopt_console(line, master, slave)
     # Docker makes the working folder, also of a read-only container: so before it is sealed.
-    line.stage = f'chdir to cwd ("{spec.process.cwd}") set in config.json failed'
-    os.close(make_directories(root, spec.process.cwd))
+    make_folder(line, spec.process.cwd, root)
     # Last, so that no mount above uncovers what these hide.
     for path in linux.readonly_paths:
         line.stage = f"read-only path {path}"
@@ -305,6 +309,9 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         set_groups(who, credentials.capget()[0])
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
+        # At once, for the change of ids made us what fs.suid_dumpable says, and the user's other
+        # processes in the container could trace us while we hold all this.
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
         processes.prctl(processes.PR_SET_KEEPCAPS, 0)
         if who.uid != 0:
             credentials.capset(held, held, 0)
@@ -335,9 +342,6 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     processes.prctl(processes.PR_SET_PDEATHSIG, _signal.SIGKILL)
     if _hung_up(line.sock):
         os._exit(1)
-    # setresuid made us non-dumpable by itself where the id changed; said again for where it did
-    # not.
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
     line.stage = "seccomp"
     if process.no_new_privileges:
         install_filter(workload)
@@ -356,9 +360,10 @@ def run(line: Line, process: Process, path: str, env: dict[str, str]) -> NoRetur
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         line.send(EXEC)
         os.execve(path, list(process.args), env)
-    except OSError as error:
-        failed = SetupError(f"exec {path}: {strerror(error)}")
-        line.send(describe(line.stage, failed))
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL, which no argument or variable of a program can have.
+        reason = strerror(error) if isinstance(error, OSError) else "invalid argument"
+        line.send(describe(line.stage, SetupError(f"exec {path}: {reason}")))
     finally:
         os._exit(1)
 
@@ -462,6 +467,14 @@ def _image_file(root: int, path: str) -> bytes:
         return read_file(root, path, users.FILE_LIMIT)
     except OSError:
         return b""
+
+
+def make_folder(line: Line, path: str, root: int) -> None:
+    line.stage = f'chdir to cwd ("{path}") set in config.json failed'
+    try:
+        os.close(make_directories(root, path))
+    except OSError as error:
+        raise SetupError(f"{line.stage}: {strerror(error)}") from None
 
 
 def enter_folder(line: Line, path: str, root: int) -> None:

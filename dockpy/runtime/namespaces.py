@@ -6,9 +6,11 @@ gives the right to enter them), the mount namespace last (after it, paths of the
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 
+from dockpy.files import read_bytes
 from dockpy.linux import namespaces as ln
 from dockpy.runtime.errors import SetupError, strerror
 
@@ -79,11 +81,63 @@ def open_joined(namespaces: Plan) -> list[tuple[str, int]]:
     result = []
     for kind, path in namespaces.joined:
         try:
-            result.append((kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            result.append((kind, _open(path)))
         except OSError as error:
             raise SetupError(
                 f"lstat {path}: {strerror(error)} (the {kind} namespace to join)"
             ) from None
+    return result
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        words = path.split("/")
+        if len(words) != 5 or words[:2] != ["", "proc"] or not words[2].isdigit():
+            raise
+        return open_of_process(int(words[2]), words[4])
+
+
+def open_of_process(pid: int, file: str) -> int:
+    """/proc/<pid>/ns/<file>; of a container's first process also where that is our own init.
+
+    That one (runtime.pid1) is not dumpable, for it is an interpreter of the host; what it runs is.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/{pid}/ns/{file}", flags)
+    except PermissionError:
+        for child in children(pid):
+            try:
+                fd = os.open(f"/proc/{child}/ns/{file}", flags)
+            except OSError:
+                continue
+            # Asked again: it may have ended before the look at it, and its pid be somebody else's.
+            if child in children(pid):
+                return fd
+            os.close(fd)
+        raise
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in read_bytes(f"/proc/{pid}/task/{pid}/children").split()]
+    except FileNotFoundError:
+        if not os.path.exists(f"/proc/{pid}"):
+            return []
+    # A kernel without CONFIG_PROC_CHILDREN.
+    result = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                parent = int(read_bytes(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESRCH):
+                    raise
+                continue
+            if parent == pid:
+                result.append(int(name))
     return result
 
 

@@ -157,6 +157,41 @@ def pivot(root: int) -> None:
 # ---------------------------------------------------------------------------------------- devices
 
 
+def with_own_nodes(
+    wanted: tuple[Mount, ...], may: Powers, fresh_dev: bool
+) -> tuple[tuple[Mount, ...], tuple[Device, ...]]:
+    """Binds of single device nodes become nodes of ours where we can make them; the rest stays.
+
+    So a chmod inside does not reach the host's /dev, as with docker's. A terminal is no such node:
+    what it is depends on the devpts it lies in.
+    """
+    if not may.initial:
+        return wanted, ()
+    others, devices = [], []
+    for mount in wanted:
+        device = None
+        if mount.type == "bind" and (may.nodev or fresh_dev):
+            device = _device_at(mount)
+        # Where nodes are not bound but made in place, that place must be the /dev of ours.
+        if device is not None and (may.nodev or mount.destination.startswith("/dev/")):
+            devices.append(device)
+        else:
+            others.append(mount)
+    return tuple(others), tuple(devices)
+
+
+def _device_at(mount: Mount) -> Device | None:
+    if not os.path.exists(mount.source):
+        return None
+    found = os.stat(mount.source)
+    kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(found.st_mode))
+    major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+    if kind is None or (kind == "c" and 136 <= major <= 143):
+        return None
+    mode = stat.S_IMODE(found.st_mode)
+    return Device(mount.destination, kind, major, minor, mode, found.st_uid, found.st_gid)
+
+
 def prepare_nodes(devices: tuple[Device, ...], aside: str) -> dict[str, int]:
     """Nodes of our own, as detached mounts by path: so that a chmod inside is not one of the
     host's /dev.
@@ -189,7 +224,7 @@ def _mknod(name: str, device: Device, dir_fd: int | None) -> None:
 
 
 def fill_dev(root: int, devices: tuple[Device, ...], nodes: dict[str, int], may: Powers) -> None:
-    """The nodes and links of a fresh /dev."""
+    """The device nodes, in a /dev that is fresh and ours (or bound singly wherever they belong)."""
     dev = open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
     os.fchdir(dev)
     for device in devices:
@@ -210,6 +245,11 @@ def fill_dev(root: int, devices: tuple[Device, ...], nodes: dict[str, int], may:
         else:
             lm.mount(_host_path(device), f"/proc/self/fd/{target}", None, lm.MS_BIND)
         os.close(target)
+    os.close(dev)
+
+
+def link_dev(root: int) -> None:
+    dev = open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
     for name, text in LINKS:
         _symlink(text, name, dev)
     if os.path.exists("/proc/kcore"):

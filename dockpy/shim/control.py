@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
+import errno
 import os
 from collections import deque
 
@@ -99,28 +101,47 @@ class Listener:
         self._path = path
         self._accept = accept
         self._sock: _socket.socket | None = None
-        self._made: tuple[int, int] | None = None
-        self.ensure()
+        self._listen()
 
     def ensure(self) -> None:
-        """Cheap when all is well. Errors stay silent: the next SIGHUP asks again."""
-        if self._made is not None and _identity(self._path) == self._made:
-            return
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-        try:
-            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-            files.unlink_if_exists(self._path)
-            sock.bind(self._path)
-            os.chmod(self._path, 0o600)
-            sock.listen(16)
-        except OSError:
-            sock.close()
-            return
-        self._close()
-        sock.setblocking(False)
-        self._made = _identity(self._path)
-        self._sock = sock
-        self._loop.watch(sock.fileno(), POLLIN, self._ready)
+        """Errors stay silent: the next SIGHUP asks again."""
+        if not os.access(self._path, os.F_OK):
+            if self._sock is not None:
+                self._loop.forget(self._sock.fileno())
+                self._sock.close()
+                self._sock = None
+            self._listen()
+
+    def _listen(self) -> None:
+        for _ in range(2):
+            sock = _socket.socket(
+                _socket.AF_UNIX,
+                _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK,
+            )
+            try:
+                os.fchmod(sock.fileno(), 0o600)
+                sock.bind(self._path)
+                sock.listen(16)
+            except OSError as error:
+                sock.close()
+                if not self._make_room(error.errno):
+                    return
+            else:
+                self._sock = sock
+                self._loop.watch(sock.fileno(), POLLIN, self._ready)
+                return
+
+    def _make_room(self, number: int | None) -> bool:
+        """Whether binding may work now: a stale socket was there, or no folder."""
+        made = False
+        with contextlib.suppress(OSError):
+            if number == errno.EADDRINUSE:
+                os.unlink(self._path)
+                made = True
+            elif number == errno.ENOENT:
+                os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+                made = True
+        return made
 
     def _ready(self, _events: int) -> None:
         assert self._sock is not None
@@ -130,20 +151,7 @@ class Listener:
             return
         self._accept(fd)
 
-    def _close(self) -> None:
-        if self._sock is not None:
-            self._loop.forget(self._sock.fileno())
-            self._sock.close()
-
     def remove(self) -> None:
-        """At the end of the shim, unless the file is somebody else's by now."""
-        if self._made is not None and _identity(self._path) == self._made:
+        """At the end of the shim."""
+        if self._sock is not None:
             files.unlink_if_exists(self._path)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -1,13 +1,13 @@
 """The runtime as the shim uses it: a bundle in, a running process out.
 
-The parsed spec lives no longer than the call: with docker's seccomp profile it is large, and a shim lives
-for days.
+Called in a worker that the shim forks for it and that ends at once: what the spec and the making of a
+container cost in memory (a megabyte and more) is then not the shim's for days. The process is the worker's
+sibling, so the shim is its parent.
 """
 
 from __future__ import annotations
 
 import json
-import os
 
 from dockpy.errors import DockpyError
 from dockpy.oci.spec import Spec, process_from_json
@@ -40,6 +40,7 @@ class RuntimeLauncher:
                 _stdio(stdio),
                 console_size=size,
                 seccomp_cache=self._cache,
+                sibling=True,
             )
         )
 
@@ -59,6 +60,7 @@ class RuntimeLauncher:
                 _stdio(stdio),
                 console_size=size,
                 seccomp_cache=self._cache,
+                sibling=True,
             )
         )
 
@@ -70,8 +72,6 @@ def _made(make: Callable[[], Created]) -> tuple[int, int | None]:
         raise NotStarted(failure.code, str(failure)) from None
     except DockpyError as error:
         raise NotStarted(128, str(error)) from None
-    if created.pidfd >= 0:
-        os.close(created.pidfd)  # a child of the shim cannot vanish before the shim waits for it
     return created.pid, created.console
 
 

@@ -10,18 +10,20 @@ clients that read slowly. A daemon is never waited for.
 
 from __future__ import annotations
 
-import signal
+import _socket
 import gc
 import os
+import signal
+import sys
 import time
+import traceback
 from dataclasses import dataclass
 
-from dockpy import ids
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, close_range, prctl
-from dockpy.linux.title import set_title
+from dockpy.runtime.namespaces import open_of_process
 from dockpy.shim import protocol
 from dockpy.shim.control import Control, Listener
-from dockpy.shim.exit import write_exit, write_shim
+from dockpy.shim.exit import start_ticks, write_exit, write_shim
 from dockpy.shim.log import open_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.protocol import NotStarted
@@ -30,14 +32,16 @@ from dockpy.shim.stdio import Buffer, ProcessIO, send_away
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Protocol
+    from typing import Any, NoReturn, Protocol
 
+    from dockpy.linux.title import Title
     from dockpy.shim.log import LogWriter
 
     class Launcher(Protocol):
-        """Starts processes as children of the caller; (pid, pty master or None); raises NotStarted.
+        """Starts processes as children of the caller's *parent*; (pid, pty master or None).
 
-        stdio None: the process gets a pty, of `size` (height, width).
+        Called in a worker process of its own. stdio None: the process gets a pty, of `size` (height,
+        width). Raises NotStarted.
         """
 
         def create(
@@ -86,10 +90,11 @@ class Shim:
         self._init: Running | None = None
         self._init_start = 0
         self._execs: dict[str, Running] = {}
-        self._started = ""
+        self._started = 0
         self._failed = False
+        self._childless = False
         self._followers: list[tuple[Control, int]] = []
-        self._signals = _signal_pipe()
+        self._signals = signal_pipe()
         self._loop.watch(self._signals, POLLIN, self._signalled)
         self._log: LogWriter | None = None
         self._listener = Listener(self._loop, start.socket, self._connected)
@@ -113,10 +118,10 @@ class Shim:
         start = self._start
         self._log = open_writer(start.log, start.bundle, start.id)
         # First, so that whoever comes after a crash of daemon and keeper knows of this shim.
-        write_shim(start, None, None)
+        write_shim(start, None, 0)
         io = self._process_io(None, tty=start.tty, log=self._log)
         try:
-            pid, console = _with_streams(
+            pid, console = _launch(
                 io,
                 start.tty,
                 start.open_stdin,
@@ -125,12 +130,9 @@ class Shim:
         except NotStarted as failure:
             self._could_not_start(failure.code, str(failure))
             return
-        except (OSError, ValueError) as error:
-            self._could_not_start(128, str(error))
-            return
         self._init = Running(None, io, pid)
-        self._init_start = _start_time(pid)
-        self._started = rfc3339_nano(time.time_ns())
+        self._init_start = start_ticks(pid)
+        self._started = time.time_ns()
         io.begin(console, open_stdin=start.open_stdin, stdin_once=start.stdin_once)
         for attachment in start.attachments:
             io.attach(attachment)
@@ -173,6 +175,7 @@ class Shim:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
+                self._childless = True
                 break
             if pid == 0:
                 break
@@ -198,7 +201,7 @@ class Shim:
         running.told = any(not control.closed for control in self._controls)
         if running.exec is None:
             finished = rfc3339_nano(time.time_ns())
-            write_exit(self._start, running.code, self._started, finished)
+            write_exit(self._start, running.code, rfc3339_nano(self._started), finished)
             self._tell(protocol.Exit(running.code, finished))
             self._log_grew()  # and will not any more
             _kill_children()
@@ -226,7 +229,7 @@ class Shim:
             return False
         if self._failed:
             return True
-        if self._init is None or not self._init.finished:
+        if self._init is None or not self._init.finished or not self._childless:
             return False
         return all(running.finished for running in self._execs.values())
 
@@ -315,18 +318,17 @@ class Shim:
         io = self._process_io(exec_id, tty=tty, log=None)
         bundle = self._start.bundle
         try:
-            pid, console = _with_streams(
+            pid, console = _launch(
                 io,
                 tty,
                 wants_stdin,
                 lambda stdio: self._launcher.exec(bundle, process, init.pid, stdio, size),
             )
-        except (NotStarted, OSError, ValueError) as error:
-            code = error.code if isinstance(error, NotStarted) else 126
-            self._tell(protocol.ExecFailed(exec_id, code, str(error)))
+        except NotStarted as error:
+            self._tell(protocol.ExecFailed(exec_id, error.code, str(error)))
             for attachment in attachments:
                 send_away(attachment, f"{error}\r\n".encode())  # as docker, into the stream
-            raise NotStarted(code, str(error)) from None
+            raise
         self._execs[exec_id] = Running(exec_id, io, pid)
         io.begin(console, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
@@ -369,31 +371,56 @@ class Shim:
                 control.send({"seq": seq, "ok": True})
 
 
-def _start_time(pid: int) -> int:
-    """Of a child; 0 when it has ended already, and nobody will look for it."""
-    try:
-        return ids.start_time(pid)
-    except ProcessLookupError:
-        return 0
-
-
-def _with_streams(
+def _launch(
     io: ProcessIO,
     tty: bool,
     open_stdin: bool,
     make: Callable[[tuple[int, int, int] | None], tuple[int, int | None]],
 ) -> tuple[int, int | None]:
-    """Makes the process with the pipes' other ends, or with a pty, and keeps none of them here."""
-    if tty:
-        return make(None)
-    ends = io.pipes(open_stdin)
+    """Has the process made, with the pipes' other ends or with a pty, by a worker that ends at once.
+
+    A fork costs half a millisecond; in return this process never touches (and so never copies) what
+    parses specifications and builds containers.
+    """
+    ends = None if tty else io.pipes(open_stdin)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        return make(ends)
+        worker = os.fork()
+        if worker == 0:
+            _work(theirs, lambda: make(ends))
+        theirs.close()
+        packet = protocol.receive_packet(ours)
+        os.waitpid(worker, 0)
+        if packet is None:
+            raise NotStarted(128, "the process that starts containers was killed")
+        answer, fds = packet
+        if "code" in answer:
+            raise NotStarted(int(answer["code"]), str(answer["message"]))
+        return int(answer["pid"]), fds[0] if fds else None
     except BaseException:
         io.abandon()
         raise
     finally:
-        protocol.close_all(ends)
+        ours.close()
+        protocol.close_all(ends or ())
+
+
+def _work(line: _socket.socket, make: Callable[[], tuple[int, int | None]]) -> NoReturn:
+    try:
+        try:
+            signal.set_wakeup_fd(-1)
+            pid, console = make()
+        except NotStarted as failure:
+            protocol.send_packet(line, {"code": failure.code, "message": str(failure)})
+        except (OSError, ValueError) as error:
+            protocol.send_packet(line, {"code": 128, "message": str(error)})
+        else:
+            protocol.send_packet(line, {"pid": pid}, () if console is None else (console,))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _exit_code(status: int) -> int:
@@ -418,25 +445,37 @@ def _kill_children() -> None:
 
 
 def _kill(pid: int, number: int, everyone: bool) -> None:
-    if everyone:
-        mine = os.readlink("/proc/self/ns/pid")
-        theirs = os.readlink(f"/proc/{pid}/ns/pid")
-        for name in os.listdir("/proc") if mine != theirs else ():
+    theirs = _pid_namespace(pid) if everyone and number != signal.SIGKILL else 0
+    # The death of a pid namespace's first process is that of all the others.
+    if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
+        for name in os.listdir("/proc"):
             try:
-                if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == theirs:
+                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == theirs:
                     os.kill(int(name), number)
             except OSError:
                 pass  # ended meanwhile, or not ours
     os.kill(pid, number)
 
 
-def _signal_pipe() -> int:
-    """SIGCHLD, SIGHUP and the deadly ones arrive as bytes: a shim ends when its container has, not
-    before.
+def _pid_namespace(pid: int) -> int:
+    """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
+    try:
+        fd = open_of_process(pid, "pid")
+    except OSError:
+        return 0
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
-    Handlers, not SIG_IGN: execve resets handlers, and would hand ignored signals to the container.
+
+def catch_signals() -> None:
+    """In the keeper, so that a shim has nothing more to do for it than to open its own pipe.
+
+    SIGCHLD, SIGHUP and the deadly ones only wake the loop: a shim ends when its container has, not
+    before. Handlers, not SIG_IGN: execve resets handlers, and would hand ignored signals on to the
+    container.
     """
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in (
         signal.SIGCHLD,
         signal.SIGHUP,
@@ -447,20 +486,25 @@ def _signal_pipe() -> int:
         signal.SIGUSR2,
     ):
         signal.signal(number, _noticed)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    return reading
 
 
 def _noticed(_number: int, _frame: object) -> None:
     pass
 
 
-def main(start: protocol.Start, control: int, launcher: Launcher) -> None:
-    """In the forked child, which holds those descriptors only: from here to the end of the
-    container.
+def signal_pipe() -> int:
+    """Where the numbers of caught signals can be read, one byte each."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
+
+
+def main(start: protocol.Start, control: int, launcher: Launcher, title: Title) -> None:
+    """In the forked child, which holds those descriptors only and whose signals are caught: from
+    here to the end of the container.
     """
     os.setsid()
-    set_title("dockpy-shim", start.id[:12])
+    title.set("dockpy-shim", start.id[:12])
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     Shim(start, control, launcher).run()
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import _socket
 import base64
-import errno
 import json
 import os
 import signal
@@ -45,6 +44,9 @@ MOST_FDS = 253
 STREAMS = ("stdin", "stdout", "stderr")
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class BadMessage(ValueError):
     """A datagram that is not of this protocol."""
 
@@ -62,7 +64,7 @@ class NotStarted(Exception):
 
 def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[int] = ()) -> None:
     """One object with descriptors; BlockingIOError when the other side does not keep up."""
-    data = json.dumps(obj, separators=(",", ":")).encode()
+    data = _to_json(obj).encode()
     memfd = -1
     if len(data) > LONGEST:
         memfd = os.memfd_create("dockpy-message", os.MFD_CLOEXEC)
@@ -81,14 +83,16 @@ def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[i
 
 def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next object and its descriptors (close-on-exec, the caller's to close); None at the end."""
-    try:
-        data, ancillary, flags, _ = sock.recvmsg(
-            2 * LONGEST, _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC
-        )
-    except OSError as error:
-        if error.errno == errno.ECONNRESET:
-            return None
-        raise
+    while True:
+        try:
+            data, ancillary, flags, _ = sock.recvmsg(
+                2 * LONGEST, _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC
+            )
+            break
+        except ConnectionResetError:
+            # The other side closed with something of ours unread. The kernel says so once, and before
+            # what it had sent itself, which is still there.
+            continue
     fds: list[int] = []
     for level, kind, content in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):

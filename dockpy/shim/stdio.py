@@ -286,7 +286,7 @@ class Client:
         self._process.clients.remove(self)
         source, self._source = self._source, None
         if source is not None:
-            source.close()
+            source.close(gone=True)
         _close_politely(conn)
         for queue in set(self._queues.values()):
             queue.close()
@@ -444,11 +444,13 @@ class Stdin:
     def join(self, source: Source) -> None:
         self._sources.append(source)
 
-    def leave(self, source: Source) -> None:
-        """A source is over; for stdin_once that is the end of stdin."""
+    def leave(self, source: Source, *, gone: bool) -> None:
+        """A source is over; for stdin_once that is the end of stdin. Not so at a terminal whose
+        client is gone, or has detached: there somebody may attach again, as docker has it.
+        """
         if source in self._sources:
             self._sources.remove(source)
-            if self._once:
+            if self._once and not (gone and self.tty):
                 self._ending = True
                 self._finish()
 
@@ -569,12 +571,17 @@ class Source:
         try:
             moved = self._splice() if self._spliced else self._copy()
         except OSError as error:
-            if error.errno in NOT_NOW:
-                return
-            moved = 0
+            if error.errno not in NOT_NOW:
+                self.end()
+            elif not self._over and self._stdin.full:
+                self.pause()
+            return
         if not moved:
             self.end()
-        elif moved >= 65536 and not self._stdin.tty and self._full_moves < 8:
+            return
+        if not self._over and self._stdin.full:
+            self.pause()
+        if moved >= 65536 and not self._stdin.tty and self._full_moves < 8:
             self._full_moves += 1
             if self._full_moves == 8:
                 _enlarge(self._stdin.fd)
@@ -627,7 +634,7 @@ class Source:
             self.close()
             self._client.source_over()
 
-    def close(self) -> None:
+    def close(self, *, gone: bool = False) -> None:
         if self._over:
             return
         self._over = True
@@ -637,7 +644,7 @@ class Source:
                 self._socket.close()
             else:
                 os.close(self._fd)
-        self._stdin.leave(self)
+        self._stdin.leave(self, gone=gone)
 
 
 class DetachKeys:

@@ -321,6 +321,12 @@ class _Tree:
         if source == path:
             return
         folder, _, name = source.rpartition(b"/")
+        remembered = self._owners.table.get(source)
+        if remembered is not None and remembered.kind in "34" and not self._owners.real:
+            # A device that could not be made: neither can a link to it.
+            self._clear(parent, base, path)
+            self._owners.table.put(path, remembered)
+            return
         # Two lookups may share one bounded cache: keep the first open meanwhile.
         kept = os.dup(parent)
         try:
@@ -344,7 +350,6 @@ class _Tree:
                     link()
         finally:
             os.close(kept)
-        remembered = self._owners.table.get(source)
         if remembered is not None:
             self._owners.table.put(path, remembered)
 

@@ -20,6 +20,7 @@ CHUNK = 1 << 18
 MAX_SPECIAL = 1 << 20  # pax records, GNU long names: Go's bound
 MAX_SPARSE = 1 << 16  # regions of one sparse file
 MAX_SIZE = 1 << 43  # of one file: ext4's largest is 16 TiB; more is a forgery
+MAX_MAJOR, MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of the kernel's dev_t
 MAX_ID = (1 << 32) - 2  # (uid_t)-1 means "do not change" to chown(2)
 
 REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (
@@ -230,6 +231,11 @@ class TarReader:
                 number(header[329:337], "device number"),
                 number(header[337:345], "device number"),
             )
+            if not (0 <= entry.device[0] <= MAX_MAJOR and 0 <= entry.device[1] <= MAX_MINOR):
+                raise InvalidParameter(
+                    f"{shown(name)}: the device number {entry.device[0]}:{entry.device[1]} "
+                    "is out of range"
+                )
         stored = entry.size
         if pax is not None:
             if pax.size is not None and kind not in _HEADER_ONLY:
@@ -426,26 +432,29 @@ def read_pax(data: bytes) -> Pax:
 
 def number(field: bytes, what: str) -> int:
     """A header's number: octal text, or base 256 when the first bit is set (0xff: negative)."""
-    if field[0] & 0x80:
-        value = (
-            int.from_bytes(field, "big", signed=True)
-            if field[0] & 0x40
-            else int.from_bytes(field, "big") & ~(0x80 << (8 * len(field) - 8))
-        )
-        if not -(1 << 63) <= value < 1 << 63:
-            raise InvalidParameter(f"the archive has a {what} out of range")
-        return value
-    text = field.strip(b" \0")
-    if not text:
-        return 0
-    text = text.split(b"\0", 1)[0].strip(b" ")
-    # int() would also take "0o7", "1_0" and "+7".
-    if not text.isdigit():
-        raise InvalidParameter(f"the archive has a damaged {what}: {text!r:.40}")
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise InvalidParameter(f"the archive has a damaged {what}: {text!r:.40}") from None
+    text = field.rstrip(b"\0 ")
+    if not text.isdigit():  # int() would also take "0o7", "1_0" and "+7"
+        if field[0] & 0x80:
+            return _base256(field, what)
+        text = field.strip(b" \0").split(b"\0", 1)[0].strip(b" ")
+        if not text:
+            return 0
+    if text.isdigit():
+        try:
+            return int(text, 8)
+        except ValueError:
+            pass  # an 8 or a 9: told below
+    raise InvalidParameter(f"the archive has a damaged {what}: {text!r:.40}")
+
+
+def _base256(field: bytes, what: str) -> int:
+    if field[0] & 0x40:
+        value = int.from_bytes(field, "big", signed=True)
+    else:
+        value = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
+    if not -(1 << 63) <= value < 1 << 63:
+        raise InvalidParameter(f"the archive has a {what} out of range")
+    return value
 
 
 def decimal(text: bytes, what: str) -> int:

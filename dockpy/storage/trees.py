@@ -320,9 +320,12 @@ class LayeredSnapshotter:
 
     def recover(self) -> None:
         """Removes trees without a record, records without a tree, and files half written."""
-        for folder in ("chains", "o"):
-            for path in files.partial_files(f"{self.root}/{folder}"):
+        for folder in (self.root, f"{self.root}/chains", f"{self.root}/o"):
+            for path in files.partial_files(folder):
                 os.unlink(path)
+        for name in os.listdir(self.root):
+            if name.startswith("try."):  # a trial of a driver that was cut
+                remove.remove_path(f"{self.root}/{name}")
         there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdigit()}
         for one in list(self._layers.values()):
             if one.number not in there:

@@ -32,6 +32,7 @@ class Surroundings:
     etc_files: Mapping[str, str]  # path in the container → path here
     seccomp: Seccomp | None
     host_devices: tuple[str, ...] = ()  # for a privileged container
+    host_ipc: tuple[str, ...] = ()  # those of /dev/mqueue and /dev/shm that this host has
 
 
 def assemble(record: Record, around: Surroundings) -> Spec:
@@ -233,12 +234,14 @@ def _system(record: Record, around: Surroundings) -> list[Mount]:
     ]
     # sysfs belongs to a network namespace: only who owns that may mount it.
     if host.network_mode == "host" and around.tier != "root":
+        # Recursive: the user's own control groups lie below it, and are the user's to write.
+        deep = () if host.privileged else ("rro",)
         mounts.append(
             Mount(
                 destination="/sys",
                 type="bind",
                 source="/sys",
-                options=("rbind", "rprivate", *plain, read),
+                options=("rbind", "rprivate", "rnosuid", "rnodev", "rnoexec", *deep, read),
             )
         )
     else:
@@ -251,23 +254,8 @@ def _system(record: Record, around: Surroundings) -> list[Mount]:
             )
         )
     if host.ipc_mode == "host":
-        mounts.append(
-            Mount(
-                destination="/dev/mqueue",
-                type="bind",
-                source="/dev/mqueue",
-                options=("rbind", "rprivate"),
-            )
-        )
-        mounts.append(
-            Mount(
-                destination="/dev/shm",
-                type="bind",
-                source="/dev/shm",
-                options=("rbind", "rprivate"),
-            )
-        )
-        return mounts
+        shared = (Mount(p, "bind", p, ("rbind", "rprivate")) for p in around.host_ipc)
+        return [*mounts, *shared]
     mounts.append(Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=plain))
     if host.ipc_mode != "none":
         shm = (*plain, "mode=1777", f"size={host.shm_size}")

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Exec records of a container are forgotten some time after their end, as in docker.
 EXEC_KEPT = 300.0
+# How many exit codes of containers that removed themselves are remembered.
+DEPARTED_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Containers:
         self.names = Names()
         self.execs: dict[str, Exec] = {}
         self._by_id: dict[str, Container] = {}
+        # What `run --rm` asks for again when the daemon died between an exit and its answer.
+        self.departed: dict[str, Outcome] = {}
         self._auto_remove = auto_remove
         self._resolved: dict[str, tuple[object, Image]] = {}
         # Several unpacks at once only make the disk seek.
@@ -86,6 +90,10 @@ class Containers:
 
     def forget(self, container: Container) -> None:
         del self._by_id[container.id]
+        if container.record.host_config.auto_remove:
+            self.departed[container.id] = Outcome(container.state.exit_code)
+            while len(self.departed) > DEPARTED_KEPT:
+                del self.departed[next(iter(self.departed))]
         self.names.remove(container.id, container.name)
         for exec_id in container.execs:
             self.execs.pop(exec_id, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import trio
 
 from dockpy import ids
@@ -88,6 +90,17 @@ def _tell(client: Client, text: str) -> None:
         client.connection.send(stdcopy.frame(stdcopy.STDOUT, data) if client.framed else data)
     except OSError:
         pass  # nobody listens any more
+
+
+async def settle(container: Container, exec_: Exec) -> None:
+    """Takes in what the shim has told about `exec_`.
+
+    A client asks for the exit code as soon as its stream ends, and may be read before the shim's
+    event. The shim answers in order, so one answer means that everything before it has been heard.
+    """
+    if exec_.running and container.shim is not None:
+        with contextlib.suppress(DockpyError):  # a shim that is gone has said all it will
+            await container.shim.ask(lambda link: link.state())
 
 
 async def resize(

@@ -164,6 +164,7 @@ def _surroundings(containers: Containers, record: Record, bundle: str) -> Surrou
         etc_files=_etc_files(containers, record, bundle),
         seccomp=_seccomp(record),
         host_devices=_host_devices() if host.privileged else (),
+        host_ipc=tuple(p for p in ("/dev/mqueue", "/dev/shm") if os.path.isdir(p)),
     )
 
 

@@ -72,7 +72,13 @@ def layer_of(busybox: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
 
-        def add(name: str, content: bytes | None = None, link: str = "", mode: int = 0o755, owner: int = 0) -> None:
+        def add(
+            name: str,
+            content: bytes | None = None,
+            link: str = "",
+            mode: int = 0o755,
+            owner: int = 0,
+        ) -> None:
             member = tarfile.TarInfo(name)
             member.uid = member.gid = owner
             member.mode = mode
@@ -89,11 +95,17 @@ def layer_of(busybox: Path) -> bytes:
         add("tmp", mode=0o1777)
         add("home/app", owner=1000)
         add("bin/busybox", busybox.read_bytes())
-        applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
+        applets = subprocess.run(
+            [busybox, "--list"], check=True, capture_output=True, text=True
+        ).stdout.split()
         for applet in applets:
             if applet != "busybox":
                 add(f"bin/{applet}", link="busybox")
-        add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n", mode=0o644)
+        add(
+            "etc/passwd",
+            b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+            mode=0o644,
+        )
         add("etc/group", b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n", mode=0o644)
     return buffer.getvalue()
 
@@ -106,15 +118,24 @@ def write_archive(path: Path, layer: bytes) -> None:
             "architecture": machine,
             "os": "linux",
             "created": "2026-01-01T00:00:00Z",
-            "config": {"Cmd": ["sh"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+            "config": {
+                "Cmd": ["sh"],
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
             "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
         }
     ).encode()
     name = hashlib.sha256(config).hexdigest() + ".json"
-    manifest = json.dumps([{"Config": name, "RepoTags": [IMAGE], "Layers": [f"{diff_id}/layer.tar"]}]).encode()
+    manifest = json.dumps(
+        [{"Config": name, "RepoTags": [IMAGE], "Layers": [f"{diff_id}/layer.tar"]}]
+    ).encode()
     with tarfile.open(path, "w") as tar:
-        for member_name, content in ((name, config), (f"{diff_id}/layer.tar", layer), ("manifest.json", manifest)):
+        for member_name, content in (
+            (name, config),
+            (f"{diff_id}/layer.tar", layer),
+            ("manifest.json", manifest),
+        ):
             member = tarfile.TarInfo(member_name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -156,7 +177,12 @@ def dockpy_as(place: Path, file: Path, label: str) -> Engine:
     home = place / f"home-{label}"
     home.mkdir()
     os.chown(home, entry.pw_uid, entry.pw_gid)
-    environ = {"HOME": str(home), "PATH": path, "DOCKPY_STORE": str(home / "store"), "LANG": "C.UTF-8"}
+    environ = {
+        "HOME": str(home),
+        "PATH": path,
+        "DOCKPY_STORE": str(home / "store"),
+        "LANG": "C.UTF-8",
+    }
     return Engine(label, [str(file)], entry.pw_uid, entry.pw_gid, environ, True)
 
 
@@ -171,7 +197,9 @@ def docker_daemon(place: Path) -> tuple[Engine, subprocess.Popen[bytes]]:
         ["dockerd", "--host", f"unix://{socket}", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec",
          "--pidfile", f"{folder}/pid"], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    program = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else str(shutil.which("docker"))
+    program = (
+        "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else str(shutil.which("docker"))
+    )
     environ = {"HOME": str(folder), "PATH": os.environ["PATH"], "DOCKER_HOST": f"unix://{socket}"}
     engine = Engine("docker", [program], 0, 0, environ, False)
     for _ in range(100):
@@ -198,7 +226,7 @@ def engine(request: pytest.FixtureRequest, place: Path, busybox_archive: Path) -
     loaded = dockpy.cli("load", "-i", str(busybox_archive))
     assert loaded.code == 0, loaded.err
     status = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)
-    dockpy.extra["socket"] = status["socket"]
+    dockpy.extra["socket"] = status["run"] + "/dockpy.sock"
     yield dockpy
     rows = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)["processes"]
     leftovers = dockpy.cli("ps", "-aq").out.split()

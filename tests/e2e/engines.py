@@ -49,13 +49,25 @@ class Engine:
         return options
 
     def cli(
-        self, *args: str, input: bytes | None = None, timeout: float = 90, env: dict[str, str] | None = None
+        self,
+        *args: str,
+        input: bytes | None = None,
+        timeout: float = 90,
+        env: dict[str, str] | None = None,
     ) -> Result:
         feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         done = subprocess.run(
-            [*self.command, *args], capture_output=True, timeout=timeout, **feed, **self.popen_as(env)
+            [*self.command, *args],
+            capture_output=True,
+            timeout=timeout,
+            **feed,
+            **self.popen_as(env),
         )
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return Result(
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
 
     def start(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
         options.setdefault("stdin", subprocess.DEVNULL)
@@ -86,4 +98,8 @@ class DockerCli:
             [self.program, *args], capture_output=True, timeout=90, **feed,
             **self.engine.popen_as({"DOCKER_HOST": f"unix://{path}", "PATH": os.environ["PATH"]}),
         )  # fmt: skip
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return Result(
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )

@@ -21,17 +21,24 @@ def docker(engine: Engine) -> DockerCli:
 
 
 def test_run_with_output_and_exit_code(docker: DockerCli) -> None:
-    result = docker.cli("run", "--rm", docker.engine.image, "sh", "-c", "echo out; echo err >&2; exit 3")
+    result = docker.cli(
+        "run", "--rm", docker.engine.image, "sh", "-c", "echo out; echo err >&2; exit 3"
+    )
     assert (result.code, result.out, result.err.splitlines()[-1]) == (3, "out\n", "err")
 
 
 def test_run_with_stdin(docker: DockerCli) -> None:
-    assert docker.cli("run", "--rm", "-i", docker.engine.image, "cat", input=b"x" * 100000).out == "x" * 100000
+    assert (
+        docker.cli("run", "--rm", "-i", docker.engine.image, "cat", input=b"x" * 100000).out
+        == "x" * 100000
+    )
 
 
 def test_life_cycle(docker: DockerCli) -> None:
     name = docker.engine.name()
-    made = docker.cli("run", "-d", "--name", name, docker.engine.image, "sh", "-c", "echo started; sleep 100")
+    made = docker.cli(
+        "run", "-d", "--name", name, docker.engine.image, "sh", "-c", "echo started; sleep 100"
+    )
     assert re.fullmatch(r"[0-9a-f]{64}\n", made.out)
     assert name in docker.cli("ps", "--format", "{{.Names}}").out.split()
     assert docker.cli("exec", name, "sh", "-c", "echo in; exit 4").code == 4

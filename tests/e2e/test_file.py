@@ -124,7 +124,7 @@ def someone(place: Path, built_file: Path, programs: Path) -> Iterator[Someone]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def works(result: Result) -> None:
+def check_works(result: Result) -> None:
     assert result.code == 0, result.err
     assert result.out.startswith("Docker version "), result
 
@@ -144,29 +144,29 @@ def test_runs_on(version: str, someone: Someone, python: dict[str, Path], progra
     if version not in python:
         missing(f"CPython {version} (pyenv)")
     someone.path = f"{python[version].parent}:{programs}"
-    works(someone.version())
+    check_works(someone.version())
     assert [copy.name.partition(".")[2] for copy in someone.copies()] == [
         f"cpython-{version.replace('.', '')}"
     ]
     assert (someone.app / "python").read_text() == f"{python[version]}\n"
-    works(someone.version())
-    works(someone.version(PATH="/nowhere"))  # the recorded interpreter needs no PATH
+    check_works(someone.version())
+    check_works(someone.version(PATH="/nowhere"))  # the recorded interpreter needs no PATH
 
 
 def test_only_its_head_is_read_once_unpacked(someone: Someone, place: Path) -> None:
     mine = place / "truncated"
     shutil.copy(someone.file, mine)
     someone.file = mine
-    works(someone.version())
+    check_works(someone.version())
     os.truncate(mine, mine.read_bytes().index(b"PK\x03\x04"))
-    works(someone.version())
+    check_works(someone.version())
 
 
 def test_unpacked_once_and_never_written_again(someone: Someone) -> None:
-    works(someone.version())
+    check_works(someone.version())
     (copy,) = someone.copies()
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-    works(someone.version())
+    check_works(someone.version())
     someone.engine().cli("images")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
@@ -179,15 +179,15 @@ def test_runs_from_a_folder_named(name: str, someone: Someone, place: Path) -> N
     folder.mkdir()
     folder.parent.chmod(0o755)
     someone.file = Path(shutil.copy(someone.file, folder / "dockpy"))
-    works(someone.version())
-    works(someone.version())
+    check_works(someone.version())
+    check_works(someone.version())
 
 
 def test_runs_from_a_readonly_folder(someone: Someone, place: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=place))
     someone.file = Path(shutil.copy(someone.file, folder / "dockpy"))
     folder.chmod(0o555)
-    works(someone.version())
+    check_works(someone.version())
 
 
 def test_runs_by_its_name_in_path_and_by_sh(someone: Someone, place: Path) -> None:
@@ -203,7 +203,7 @@ def test_runs_by_its_name_in_path_and_by_sh(someone: Someone, place: Path) -> No
         engine.command = (
             command if command[0] != sys.executable else ["/usr/bin/python3", str(someone.file)]
         )
-        works(engine.cli("--version"))
+        check_works(engine.cli("--version"))
 
 
 def test_readonly_home_runs_the_archive_itself(someone: Someone) -> None:
@@ -211,7 +211,7 @@ def test_readonly_home_runs_the_archive_itself(someone: Someone) -> None:
     someone.home.chmod(0o555)
     if os.access(someone.home, os.W_OK) and os.getuid() == someone.entry.pw_uid:
         missing("a user who is not root")
-    works(someone.version())
+    check_works(someone.version())
     assert list(someone.home.iterdir()) == []
 
 
@@ -225,7 +225,7 @@ def test_full_home_runs_the_archive_itself(someone: Someone) -> None:
     if mounted.returncode != 0:
         missing("the right to mount a tmpfs")
     try:
-        works(someone.version())
+        check_works(someone.version())
         assert someone.copies() == []
     finally:
         subprocess.run(["umount", str(someone.home)], check=True)
@@ -235,16 +235,16 @@ def test_without_home_the_passwd_entry_is_asked(someone: Someone) -> None:
     home = Path(someone.entry.pw_dir)
     engine = someone.engine()
     del engine.environ["HOME"]
-    works(engine.cli("--version"))
+    check_works(engine.cli("--version"))
     assert (home / ".local/share/dockpy/app/python").exists()
-    works(engine.cli("--version"))
+    check_works(engine.cli("--version"))
 
 
 @pytest.mark.parametrize("mask", ["077", "000", "022"])
 def test_umask_does_not_show(mask: str, someone: Someone) -> None:
     engine = someone.engine()
     engine.command = ["/bin/sh", "-c", f'umask {mask}; exec "$0" "$@"', str(someone.file)]
-    works(engine.cli("--version"))
+    check_works(engine.cli("--version"))
     assert len(someone.copies()) == 1
     wrong = [
         path
@@ -288,18 +288,18 @@ CASES = (
 def test_a_copy_is_not_believed_when(case: str, someone: Someone) -> None:
     if os.getuid() != 0:
         missing("root, to play another user")
-    works(someone.version())
+    check_works(someone.version())
     (copy,) = someone.copies()
     poison(copy)
     assert someone.version().out == "evil"  # so that the next line means something
     loosened(copy, case)
-    works(someone.version())
+    check_works(someone.version())
 
 
 def test_root_believes_only_what_is_roots(someone: Someone) -> None:
     if os.getuid() != 0:
         missing("root")
-    works(someone.version())
+    check_works(someone.version())
     (copy,) = someone.copies()
     poison(copy)
     result = subprocess.run(
@@ -309,16 +309,16 @@ def test_root_believes_only_what_is_roots(someone: Someone) -> None:
         text=True,
         check=False,
     )
-    works(Result(result.returncode, result.stdout, result.stderr))
+    check_works(Result(result.returncode, result.stdout, result.stderr))
 
 
 def test_what_a_power_cut_left_is_made_again(someone: Someone) -> None:
-    works(someone.version())
+    check_works(someone.version())
     (copy,) = someone.copies()
     for compiled in (copy / "dockpy/__pycache__").iterdir():
         os.truncate(compiled, 0)
     (copy / "boot").write_text("another boot\n")
-    works(someone.version())
+    check_works(someone.version())
     (copy,) = someone.copies()
     assert all(compiled.stat().st_size for compiled in (copy / "dockpy/__pycache__").iterdir())
     assert (copy / "boot").read_text() == Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -384,7 +384,7 @@ def test_pyenv_shims_are_passed_over(someone: Someone, place: Path) -> None:
     shims = Path(tempfile.mkdtemp(dir=place)) / "shims"
     script(shims / "python3.13", "#!/bin/sh\necho refused; exit 127\n")
     someone.path = f"{shims}:{someone.path}"
-    works(someone.version())
+    check_works(someone.version())
     assert "shims" not in (someone.app / "python").read_text()
 
 
@@ -396,7 +396,7 @@ def test_a_shim_is_used_when_there_is_nothing_else(
     shims = Path(tempfile.mkdtemp(dir=place)) / "shims"
     script(shims / "python3", '#!/bin/sh\nexec /usr/bin/python3 "$@"\n')
     someone.path = f"{shims}:{programs}"
-    works(someone.version())
+    check_works(someone.version())
     assert (someone.app / "python").read_text() == os.path.realpath("/usr/bin/python3") + "\n"
 
 
@@ -405,7 +405,7 @@ def test_a_virtual_environment_is_not_recorded(someone: Someone, programs: Path)
     made = ["/usr/bin/python3", "-m", "venv", "--without-pip", str(environment)]
     subprocess.run(made, check=True, **someone.engine().popen_as())
     someone.path = f"{environment}/bin:{programs}"
-    works(someone.version())
+    check_works(someone.version())
     assert (someone.app / "python").read_text() == os.path.realpath("/usr/bin/python3") + "\n"
 
 
@@ -488,4 +488,4 @@ def test_pip_install_gives_the_command(place: Path) -> None:
         text=True,
         check=False,
     )
-    works(Result(done.returncode, done.stdout, done.stderr))
+    check_works(Result(done.returncode, done.stdout, done.stderr))

@@ -15,7 +15,13 @@ from tests.e2e.engines import Engine
 
 def test_images_lists_what_was_loaded(engine: Engine) -> None:
     table = engine.cli("images").out.splitlines()
-    assert re.split(r"\s{2,}", table[0].strip()) == ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
+    assert re.split(r"\s{2,}", table[0].strip()) == [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+    ]
     repository, _, tag = engine.image.rpartition(":")
     shown = engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").out.split()
     assert f"{repository}:{tag}" in shown
@@ -81,7 +87,10 @@ def test_import_with_changes(engine: Engine) -> None:
     )  # fmt: skip
     assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", result.out)
     assert engine.cli("run", "--rm", "imported:v1").out == "imported\n"
-    assert json.loads(engine.cli("image", "inspect", "imported:v1").out)[0]["Config"]["Env"] == ["A=b", "c=d"]
+    assert json.loads(engine.cli("image", "inspect", "imported:v1").out)[0]["Config"]["Env"] == [
+        "A=b",
+        "c=d",
+    ]
     assert "made by hand" in engine.cli("history", "imported:v1").out
     bad = engine.cli("import", "-c", "NONSENSE x", "-", "imported:v2", input=rootfs_tar())
     assert bad.code == 1
@@ -90,14 +99,24 @@ def test_import_with_changes(engine: Engine) -> None:
 
 
 def test_owners_of_an_image_are_seen_by_a_user_named_in_it(engine: Engine) -> None:
-    assert engine.cli("run", "--rm", "-u", "app", engine.image, "sh", "-c", "touch /home/app/f && echo ok").out == "ok\n"
+    assert (
+        engine.cli(
+            "run", "--rm", "-u", "app", engine.image, "sh", "-c", "touch /home/app/f && echo ok"
+        ).out
+        == "ok\n"
+    )
 
 
 def test_builtin_host(engine: Engine) -> None:
     if not engine.is_dockpy:
         pytest.skip("dockpy's own images")
     assert engine.cli("run", "--rm", "dockpy.builtin/host", "echo", "hello").out == "hello\n"
-    assert engine.cli("run", "--rm", "dockpy.builtin/host", "python3", "-c", "import json; print(6*7)").out == "42\n"
+    assert (
+        engine.cli(
+            "run", "--rm", "dockpy.builtin/host", "python3", "-c", "import json; print(6*7)"
+        ).out
+        == "42\n"
+    )
     assert "ello" in engine.cli("run", "--rm", "dockpy.builtin/hello").out
 
 

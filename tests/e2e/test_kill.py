@@ -28,7 +28,11 @@ def processes(engine: Engine) -> dict[str, list[int]]:
 
 
 def printing(count: int, code: int) -> list[str]:
-    return ["sh", "-c", f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); sleep 0.005; done; exit {code}"]
+    return [
+        "sh",
+        "-c",
+        f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); sleep 0.005; done; exit {code}",
+    ]
 
 
 @pytest.fixture
@@ -38,14 +42,23 @@ def ten(engine: Engine) -> list[str]:
     names = []
     for number in range(10):
         name = engine.name()
-        count = LINES if number % 2 else 40 + 20 * number  # the even ones end while the killing goes on
-        assert engine.cli("run", "-d", "--name", name, engine.image, *printing(count, number)).code == 0
+        count = (
+            LINES if number % 2 else 40 + 20 * number
+        )  # the even ones end while the killing goes on
+        assert (
+            engine.cli("run", "-d", "--name", name, engine.image, *printing(count, number)).code
+            == 0
+        )
         names.append(name)
     return names
 
 
-@pytest.mark.parametrize("victims", [["daemon"], ["keeper"], ["daemon", "keeper"], ["keeper", "daemon"]], ids="+".join)
-def test_killed_processes_of_ours_lose_nothing(engine: Engine, ten: list[str], victims: list[str]) -> None:
+@pytest.mark.parametrize(
+    "victims", [["daemon"], ["keeper"], ["daemon", "keeper"], ["keeper", "daemon"]], ids="+".join
+)
+def test_killed_processes_of_ours_lose_nothing(
+    engine: Engine, ten: list[str], victims: list[str]
+) -> None:
     attached_name = engine.name()
     attached = engine.start(
         "run", "--name", attached_name, engine.image, *printing(LINES, 12), stdout=subprocess.PIPE
@@ -94,7 +107,9 @@ def test_a_killed_shim_ends_its_container_only(engine: Engine) -> None:
     ids = {name: engine.cli("inspect", "-f", "{{.Id}}", name).out.strip() for name in (one, two)}
     init = int(engine.cli("inspect", "-f", "{{.State.Pid}}", one).out)
     rows = json.loads(engine.cli("daemon", "status", "--format", "json").out)["processes"]
-    shim = next(row["pid"] for row in rows if row["role"] == "shim" and row["container"] == ids[one])
+    shim = next(
+        row["pid"] for row in rows if row["role"] == "shim" and row["container"] == ids[one]
+    )
     os.kill(shim, signal.SIGKILL)
     assert engine.cli("wait", one).out.strip() in ("137", "255")
     assert engine.cli("inspect", "-f", "{{.State.Running}}", two).out == "true\n"

@@ -30,14 +30,20 @@ def test_exec_in_a_running_container(engine: Engine) -> None:
     both = engine.cli("exec", name, "sh", "-c", "echo out; echo err >&2")
     assert (both.out, both.err) == ("out\n", "err\n")
     assert engine.cli("exec", "-i", name, "cat", input=b"in").out == "in"
-    env = engine.cli("exec", "-e", "FROM_EXEC=2", "-w", "/tmp", name, "sh", "-c", "echo $FROM_RUN$FROM_EXEC; pwd").out
+    env = engine.cli(
+        "exec", "-e", "FROM_EXEC=2", "-w", "/tmp", name, "sh", "-c", "echo $FROM_RUN$FROM_EXEC; pwd"
+    ).out
     assert env == "12\n/tmp\n"
     assert engine.cli("exec", "-u", "app", name, "id", "-u").out == "1000\n"
     # docker 20.10 says 126 here, newer ones 127
-    assert engine.cli("exec", name, "no-such-command").code in ((127,) if engine.is_dockpy else (126, 127))
+    assert engine.cli("exec", name, "no-such-command").code in (
+        (127,) if engine.is_dockpy else (126, 127)
+    )
     assert engine.cli("exec", name, "/etc/passwd").code == 126
     assert engine.cli("exec", name, "readlink", "/proc/1/exe").out.strip().endswith("busybox")
-    status = engine.cli("exec", name, "grep", "-E", "^(CapEff|Seccomp):", "/proc/self/status").out.split()
+    status = engine.cli(
+        "exec", name, "grep", "-E", "^(CapEff|Seccomp):", "/proc/self/status"
+    ).out.split()
     assert status[1::2] == ["00000000a80425fb", "2"]
     engine.cli("rm", "-f", name)
 
@@ -91,11 +97,22 @@ def test_ps_shows_what_docker_shows(engine: Engine) -> None:
     name = engine.name()
     full = engine.cli("run", "-d", "--name", name, engine.image, "sleep", "100").out.strip()
     table = engine.cli("ps").out.splitlines()
-    assert table[0].split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    assert table[0].split() == [
+        "CONTAINER",
+        "ID",
+        "IMAGE",
+        "COMMAND",
+        "CREATED",
+        "STATUS",
+        "PORTS",
+        "NAMES",
+    ]
     row = next(line for line in table if line.endswith(name))
     assert row.startswith(full[:12]) and '"sleep 100"' in row and "Up " in row
     assert engine.cli("ps", "-q", "--no-trunc", "-f", f"name={name}").out.strip() == full
-    shown = engine.cli("ps", "--filter", f"id={full[:10]}", "--format", "{{.ID}}|{{.State}}|{{.Image}}").out
+    shown = engine.cli(
+        "ps", "--filter", f"id={full[:10]}", "--format", "{{.ID}}|{{.State}}|{{.Image}}"
+    ).out
     assert shown == f"{full[:12]}|running|{engine.image}\n"
     engine.cli("kill", name)
     engine.cli("wait", name)
@@ -112,7 +129,16 @@ def test_inspect_is_json_with_dockers_names(engine: Engine) -> None:
     assert document["Path"] == "sleep" and document["Args"] == ["100"]
     assert document["State"]["Running"] is True and document["State"]["Pid"] > 1
     assert document["Config"]["Image"] == engine.image
-    for key in ("Id", "Created", "Image", "HostConfig", "NetworkSettings", "Mounts", "LogPath", "RestartCount"):
+    for key in (
+        "Id",
+        "Created",
+        "Image",
+        "HostConfig",
+        "NetworkSettings",
+        "Mounts",
+        "LogPath",
+        "RestartCount",
+    ):
         assert key in document, key
     missing = engine.cli("inspect", "no-such-thing")
     assert missing.code == 1

@@ -43,7 +43,10 @@ def test_output_appends_to_a_file_that_others_write(engine: Engine, folder: Path
 def test_a_reader_that_stops_early_ends_the_run(engine: Engine) -> None:
     command = engine.shell("run", "--rm", engine.image, "sh", "-c", "while echo y; do :; done")
     result = subprocess.run(
-        ["sh", "-c", f"{command} | head -1"], stdout=subprocess.PIPE, timeout=60, **engine.popen_as()
+        ["sh", "-c", f"{command} | head -1"],
+        stdout=subprocess.PIPE,
+        timeout=60,
+        **engine.popen_as(),
     )
     assert result.stdout == b"y\n"
 
@@ -59,7 +62,9 @@ def test_run_i_in_a_loop_reads_what_docker_reads(engine: Engine) -> None:
 
 def test_a_killed_client_lets_the_substitution_around_it_end(engine: Engine) -> None:
     name = engine.name()
-    process = engine.start("run", "--name", name, engine.image, "sh", "-c", "echo up; sleep 60", stdout=subprocess.PIPE)
+    process = engine.start(
+        "run", "--name", name, engine.image, "sh", "-c", "echo up; sleep 60", stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     read_until(process.stdout.fileno(), b"up")
     os.kill(process.pid, signal.SIGKILL)
@@ -74,7 +79,14 @@ def test_a_killed_client_lets_the_substitution_around_it_end(engine: Engine) -> 
 def test_large_output_arrives_whole(engine: Engine) -> None:
     size = 256 << 20
     process = engine.start(
-        "run", "--rm", "-i", engine.image, "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        "run",
+        "--rm",
+        "-i",
+        engine.image,
+        "cat",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
     )
     assert process.stdin is not None and process.stdout is not None
     block = os.urandom(1 << 20)
@@ -109,7 +121,14 @@ def test_a_stalled_reader_stalls_only_its_container(engine: Engine) -> None:
         pytest.skip("docker 20.10 never answers a kill of a container whose client does not read")
     stalled, other = engine.name(), engine.name()
     process = engine.start(
-        "run", "--name", stalled, engine.image, "sh", "-c", "while :; do echo 0123456789; done", stdout=subprocess.PIPE
+        "run",
+        "--name",
+        stalled,
+        engine.image,
+        "sh",
+        "-c",
+        "while :; do echo 0123456789; done",
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     time.sleep(2)  # its pipe is full by now, and nobody reads
@@ -137,7 +156,9 @@ def terminal() -> object:
 
 def test_a_terminal_inside_is_a_terminal(engine: Engine, terminal: tuple[int, int]) -> None:
     outer, inner = terminal
-    process = engine.start("run", "--rm", "-it", engine.image, "sh", stdin=inner, stdout=inner, stderr=inner)
+    process = engine.start(
+        "run", "--rm", "-it", engine.image, "sh", stdin=inner, stdout=inner, stderr=inner
+    )
     os.write(outer, b"tty; stty size; echo e''nd\n")
     seen = read_until(outer, b"end\r\n")
     assert b"/dev/pts/0" in seen or b"/dev/console" in seen
@@ -148,7 +169,9 @@ def test_a_terminal_inside_is_a_terminal(engine: Engine, terminal: tuple[int, in
 def test_detach_keys_leave_the_container(engine: Engine, terminal: tuple[int, int]) -> None:
     outer, inner = terminal
     name = engine.name()
-    process = engine.start("run", "--name", name, "-it", engine.image, "sh", stdin=inner, stdout=inner, stderr=inner)
+    process = engine.start(
+        "run", "--name", name, "-it", engine.image, "sh", stdin=inner, stdout=inner, stderr=inner
+    )
     os.write(outer, b"echo re''ady\n")
     read_until(outer, b"ready\r\n")
     os.write(outer, b"\x10\x11")

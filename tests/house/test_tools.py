@@ -11,33 +11,33 @@ import pytest
 from tests.house.sources import TOP
 
 
-def run(*command: str) -> None:
+def check(*command: str) -> None:
     result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_ruff_check() -> None:
-    run(sys.executable, "-m", "ruff", "check", "--no-cache", "--quiet", ".")
+    check(sys.executable, "-m", "ruff", "check", "--no-cache", "--quiet", ".")
 
 
 def test_ruff_format() -> None:
-    run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", "--quiet", "--diff", ".")
+    check(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", "--quiet", "--diff", ".")
 
 
 def test_mypy_strict() -> None:
-    run(sys.executable, "-m", "mypy")
+    check(sys.executable, "-m", "mypy")
 
 
 def test_shell_scripts_parse() -> None:
     for script in ("build/preamble.sh", "scripts/dockpy", "scripts/test"):
-        run("sh", "-n", script)
+        check("sh", "-n", script)
 
 
 def test_shellcheck() -> None:
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("shellcheck is not installed")
-    run(
+    check(
         program,
         "-s",
         "sh",

@@ -24,7 +24,7 @@ PROGRAMS = [
 def closure(path: str) -> set[str]:
     """All libraries of a program, by real path."""
     loader = elf.Loader()
-    start = elf.read(os.path.realpath(path))
+    start = loader.read(os.path.realpath(path))
     assert start is not None
     pending: list[tuple[elf.Object, tuple[str, ...]]] = [(start, ())]
     found: set[str] = set()
@@ -35,7 +35,7 @@ def closure(path: str) -> set[str]:
             for place in loader.find(name, item, paths, "ld-musl" in start.interpreter)[:1]:
                 if os.path.realpath(place) not in found:
                     found.add(os.path.realpath(place))
-                    library = elf.read(place)
+                    library = loader.read(place)
                     assert library is not None
                     pending.append((library, paths))
     return found
@@ -43,7 +43,7 @@ def closure(path: str) -> set[str]:
 
 @pytest.mark.parametrize("path", PROGRAMS)
 def test_libraries_are_those_that_the_loader_takes(path: str) -> None:
-    start = elf.read(os.path.realpath(path))
+    start = elf.Loader().read(os.path.realpath(path))
     if start is None or not start.interpreter:
         pytest.skip(f"{path} is no dynamic program here")
     done = subprocess.run(
@@ -77,7 +77,7 @@ def test_rpath_goes_down_and_runpath_does_not(tmp_path: Path, tags: str) -> None
         tmp_path, "-o", "main", "main.c", "-Llib", "-louter", f"-Wl,{tags}",
         "-Wl,-rpath,$ORIGIN/lib", "-Wl,-rpath-link,lib",
     )  # fmt: skip
-    program = elf.read(str(tmp_path / "main"))
+    program = elf.Loader().read(str(tmp_path / "main"))
     assert program is not None
     runs = subprocess.run([str(tmp_path / "main")], env={}, capture_output=True, check=False)
     names = {os.path.basename(path) for path in closure(str(tmp_path / "main"))}
@@ -90,7 +90,7 @@ def test_rpath_goes_down_and_runpath_does_not(tmp_path: Path, tags: str) -> None
 def test_a_static_program_needs_nothing(tmp_path: Path) -> None:
     (tmp_path / "main.c").write_text("int main(void) { return 0; }")
     compiled(tmp_path, "-static", "-o", "main", "main.c")
-    program = elf.read(str(tmp_path / "main"))
+    program = elf.Loader().read(str(tmp_path / "main"))
     assert program is not None
     assert (program.interpreter, program.needed) == ("", ())
 
@@ -110,7 +110,7 @@ def test_a_static_program_needs_nothing(tmp_path: Path) -> None:
 def test_damaged_files_need_nothing(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    found = elf.read(str(path))
+    found = elf.Loader().read(str(path))
     assert found is None or found.needed == ()
 
 
@@ -131,5 +131,5 @@ def test_shebang(tmp_path: Path, line: bytes, words: tuple[str, ...]) -> None:
 
 
 def test_what_is_not_there_is_no_object() -> None:
-    assert elf.read("/no/such/file") is None
+    assert elf.Loader().read("/no/such/file") is None
     assert elf.shebang("/no/such/file") == ()

@@ -16,7 +16,7 @@ Open = Callable[..., int]
 
 
 @pytest.fixture(params=["openat2", "walk"])
-def open_in_root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Open:
+def open_in_root(request: pytest.FixtureRequest) -> Open:
     function: Open = {"openat2": beneath.open_by_openat2, "walk": beneath.open_by_walk}[
         request.param
     ]
@@ -26,7 +26,6 @@ def open_in_root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         if error.errno == errno.ENOSYS:
             pytest.skip("this kernel has no openat2 (5.6)")
         raise
-    monkeypatch.setattr(beneath, "open_in_root", function)
     return function
 
 
@@ -163,7 +162,7 @@ def test_folders_are_made_inside_through_symlinks(
     open_in_root: Open, root: int, tmp_path: Path
 ) -> None:
     os.symlink("/../etc", "link", dir_fd=root)
-    os.close(beneath.make_directories(root, "/link/a/../b/c"))
+    os.close(beneath.make_directories(root, "/link/a/../b/c", opens=open_in_root))
     assert (tmp_path / "root/etc/b/c").is_dir()
     assert not (tmp_path / "etc/b").exists()
 
@@ -173,8 +172,8 @@ def test_a_dangling_symlink_is_never_created_through(
 ) -> None:
     os.symlink(f"{tmp_path}/made", "link", dir_fd=root)
     calls: tuple[Callable[[], Any], ...] = (
-        lambda: beneath.make_directories(root, "link"),
-        lambda: beneath.create_file(root, "link"),
+        lambda: beneath.make_directories(root, "link", opens=open_in_root),
+        lambda: beneath.create_file(root, "link", opens=open_in_root),
     )
     for call in calls:
         with pytest.raises(OSError):
@@ -185,8 +184,8 @@ def test_a_dangling_symlink_is_never_created_through(
 def test_files_are_made_with_their_folders_and_kept_when_there(
     open_in_root: Open, root: int, tmp_path: Path
 ) -> None:
-    os.close(beneath.create_file(root, "/x/y/file"))
-    os.close(beneath.create_file(root, "/etc/passwd"))
+    os.close(beneath.create_file(root, "/x/y/file", opens=open_in_root))
+    os.close(beneath.create_file(root, "/etc/passwd", opens=open_in_root))
     assert (tmp_path / "root/x/y/file").read_text() == ""
     assert (tmp_path / "root/etc/passwd").read_text() == "inside"
 
@@ -194,8 +193,8 @@ def test_files_are_made_with_their_folders_and_kept_when_there(
 def test_only_regular_files_are_read_and_only_so_much(
     open_in_root: Open, root: int, tmp_path: Path
 ) -> None:
-    assert beneath.read_file(root, "etc/passwd", 3) == b"ins"
+    assert beneath.read_file(root, "etc/passwd", 3, opens=open_in_root) == b"ins"
     os.mkfifo(tmp_path / "root" / "pipe")
     for name in ("pipe", "etc"):
         with pytest.raises(OSError):
-            beneath.read_file(root, name, 10)
+            beneath.read_file(root, name, 10, opens=open_in_root)

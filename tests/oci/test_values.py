@@ -120,7 +120,7 @@ def test_platforms_parse_in_every_spelling() -> None:
 
 
 def test_image_config_reads_nulls_and_writes_itself() -> None:
-    raw = {
+    raw: dict[str, object] = {
         "architecture": "amd64", "os": "linux", "created": "2024-01-01T00:00:00Z",
         "config": {"Cmd": ["sh"], "Entrypoint": None, "Env": None, "Volumes": {"/v": {}}, "Healthcheck": {"Test": ["NONE"]}, "StopTimeout": 3},
         "rootfs": {"type": "layers", "diff_ids": [A, B]},

@@ -101,7 +101,8 @@ class Running:
 
     def wait(self) -> int:
         status = os.waitpid(self.created.pid, 0)[1]
-        os.close(self.created.pidfd)
+        if self.created.pidfd >= 0:
+            os.close(self.created.pidfd)
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
@@ -201,7 +202,8 @@ def drain(created: Created) -> tuple[int, str]:
         output += data
     os.close(created.console)
     status = os.waitpid(created.pid, 0)[1]
-    os.close(created.pidfd)
+    if created.pidfd >= 0:
+        os.close(created.pidfd)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
     return code, output.decode()
 

@@ -455,3 +455,43 @@ def test_our_own_init_passes_on_signals_and_the_exit_code(box: Box, inside: Insi
 
     result, code = inside(work)
     assert (result.code, result.out, code) == (9, "term\n", 127)
+
+
+def test_privileged_has_what_we_have_and_its_nodes_work_where_mknod_does(
+    box: Box, inside: Inside
+) -> None:
+    from dockpy.oci.capabilities import NAMES
+
+    def work() -> Any:
+        held = Path("/proc/self/status").read_text().split("CapPrm:\t")[1].split("\n")[0]
+        script = "grep CapEff /proc/self/status; mknod /tmp/z c 1 5 && head -c 2 /tmp/z | wc -c; head -c 3 /dev/zero | wc -c"
+        spec = box.spec("sh", "-c", script)
+        everything = Capabilities(bounding=NAMES, effective=NAMES, permitted=NAMES)
+        spec = replace(spec, process=replace(spec.process, capabilities=everything))
+        return held, box.start(spec).finish().out.split()
+
+    held, out = inside(work)
+    expected = ["CapEff:", held, "2", "3"] if box.situation == "root" else ["CapEff:", held, "3"]
+    assert out == expected
+
+
+def test_what_the_host_mounts_later_arrives_in_a_slave_bind_only(box: Box, inside: Inside) -> None:
+    from dockpy.linux.mounts import MS_REC, MS_SHARED, mount
+
+    def work() -> Any:
+        base = box.base / "hostside"
+        base.mkdir()
+        mount("tmpfs", str(base), "tmpfs")
+        (base / "late").mkdir()
+        mount(None, "/", None, MS_REC | MS_SHARED)
+        mounts = tuple(
+            Mount(f"/{kind}", "bind", str(base), ("rbind", kind)) for kind in ("rslave", "rprivate")
+        )
+        running = box.start(
+            box.spec("sh", "-c", "read x; ls /rslave/late /rprivate/late", mounts=mounts)
+        )
+        mount("tmpfs", str(base / "late"), "tmpfs")
+        (base / "late" / "file").touch()
+        return running.finish(b"go\n").out.split()
+
+    assert inside(work) == ["/rprivate/late:", "/rslave/late:", "file"]

@@ -397,3 +397,31 @@ def test_a_device_that_the_host_lacks_is_an_error_not_an_empty_file(
     else:
         message = inside(lambda: failure(work).message)
         assert '"/dev/none": no such file or directory' in message
+
+
+def test_a_device_given_to_a_container_is_not_the_host_s_node(box: Box, inside: Inside) -> None:
+    """Root of the container may chmod what it was given; with root of the host that was /dev's."""
+    device = Path("/dev/zero")
+    before = device.stat()
+    mounts = (
+        Mount("/dev/given", "bind", str(device), ("rbind", "rprivate")),
+        Mount("/elsewhere", "bind", str(device), ("rbind", "rprivate")),
+    )
+    script = (
+        "for d in /dev/given /elsewhere; do head -c 4 $d | wc -c; chmod 600 $d; chown 5 $d; done"
+    )
+    result = inside(lambda: box.sh(script, mounts=mounts))
+    assert result.out.split() == ["4", "4"]
+    assert (device.stat().st_mode, device.stat().st_uid) == (before.st_mode, before.st_uid)
+
+
+def test_a_bound_dev_of_the_host_is_left_as_it_is(box: Box, inside: Inside) -> None:
+    before = sorted(os.listdir("/dev"))
+    base = tuple(mount for mount in MOUNTS if not mount.destination.startswith("/dev"))
+    mounts = (
+        Mount("/dev", "bind", "/dev", ("rbind", "rprivate")),
+        Mount("/dev/null", "bind", "/dev/null", ("rbind", "rprivate")),
+    )
+    result = inside(lambda: box.sh("echo x > /dev/null", base_mounts=base, mounts=mounts))
+    assert result.code == 0, result
+    assert sorted(os.listdir("/dev")) == before

@@ -10,7 +10,7 @@ from typing import Any
 from dockpy.oci.spec import Process, User
 from dockpy.runtime.exec import exec_process
 
-from .bundles import Box, drain, failure
+from .bundles import NAMESPACES, Box, drain, failure
 
 Inside = Callable[[Callable[[], Any]], Any]
 
@@ -143,3 +143,16 @@ def test_exec_beside_our_own_init(box: Box, inside: Inside) -> None:
     assert "docker-init" in out
     assert "2 root     sleep 100" in out
     assert out.lower().count("denied") >= 2, out
+
+
+def test_exec_into_a_user_namespace_of_the_container_s_own(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        def each(spec: Any, pid: int) -> Any:
+            script = "cat /proc/self/uid_map; readlink /proc/self/ns/user"
+            result = box.exec(spec, process("sh", "-c", script), pid).finish()
+            return result.out.split(), os.readlink(f"/proc/{pid}/ns/user")
+
+        return beside(box, each, namespaces="user " + NAMESPACES)
+
+    out, link = inside(work)
+    assert out == ["0", "0", "1", link]

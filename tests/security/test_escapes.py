@@ -10,19 +10,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 
 from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp_default import default_profile
-from dockpy.oci.spec import Capabilities, Mount, Process, Rlimit, Spec
+from dockpy.oci.spec import Capabilities, Mount, Namespace, Process, Rlimit, Spec
 from dockpy.runtime.errors import StartFailed
 from dockpy.runtime.exec import exec_process
-from tests.runtime.bundles import Box, failure
+from tests.runtime.bundles import NAMESPACES, Box, failure
 
 Inside = Callable[[Callable[[], Any]], Any]
+ENV = ("PATH=/bin",)
 
 
 def beside(box: Box, spec: Spec, work: Callable[[int], Any]) -> Any:
@@ -191,6 +192,10 @@ mount --bind /proc /mnt 2>/dev/null && echo "bound /proc"
 dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null | grep -q 1+0 && echo "read kcore"
 mknod /tmp/disk b 8 0 2>/dev/null && dd if=/tmp/disk of=/dev/null count=1 2>/dev/null && echo disk
 mknod /tmp/mem c 1 1 2>/dev/null && dd if=/tmp/mem of=/dev/null count=1 2>/dev/null && echo memory
+for folder in /tmp /dev /dev/shm /dev/mqueue /root; do
+  mknod $folder/z c 1 5 2>/dev/null && dd if=$folder/z of=/dev/null bs=1 count=1 2>/dev/null &&
+    echo "a device works in $folder"
+done
 mknod /dev/kmsg c 1 11 2>/dev/null && (echo x > /dev/kmsg) 2>/dev/null && echo kmsg
 mknod /dev/shm/kmsg c 1 11 2>/dev/null && (echo x > /dev/shm/kmsg) 2>/dev/null && echo kmsg
 chmod 600 /dev/null 2>/dev/null; chmod 600 /dev/zero 2>/dev/null
@@ -329,7 +334,7 @@ def test_a_set_id_program_gains_nothing_over_the_bounding_set(box: Box, inside: 
     result = inside(work)
     bounding = capabilities.mask(capabilities.DEFAULT)
     for line in result.out.splitlines():
-        name, value = line.split()
+        _, value = line.split()
         assert int(value, 16) & ~bounding == 0, line
 
 
@@ -380,3 +385,49 @@ def test_the_starter_s_files_cannot_be_reached_from_a_shared_pid_namespace(
         if "python" in line or line in ("/", "/proc") or line.startswith(("socket:", "/home"))
     }
     assert strange == set()
+
+
+# ----------------------------------------------------------------------- what containers share
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc", "pid"])
+def test_namespaces_of_a_container_with_our_init_can_be_shared(
+    box: Box, inside: Inside, kind: str
+) -> None:
+    """Its pid 1 cannot be looked at; what it runs can."""
+    file = {"network": "net"}.get(kind, kind)
+
+    def work() -> Any:
+        first = box.spec("sleep", "100", annotations={"io.dockpy.init": "true"})
+
+        def beside_it(pid: int) -> Any:
+            kinds = [Namespace(one) for one in NAMESPACES.split() if one != kind]
+            shared = Namespace(kind, f"/proc/{pid}/ns/{file}")
+            second = box.spec("readlink", f"/proc/self/ns/{file}")
+            linux = replace(second.linux, namespaces=(*kinds, shared))
+            # Its own upper folder: the first one lives.
+            for name in ("upper", "work"):
+                (box.base / f"{name}2").mkdir(exist_ok=True)
+            root = second.mounts[0]
+            options = tuple(
+                word + "2" if word.startswith(("upperdir=", "workdir=")) else word
+                for word in root.options
+            )
+            mounts = (replace(root, options=options), *second.mounts[1:])
+            said = box.start(replace(second, linux=linux, mounts=mounts)).finish()
+            mine = box.exec(first, Process(("readlink", f"/proc/self/ns/{file}"), env=ENV), pid)
+            return said.out, mine.finish().out
+
+        return beside(box, first, beside_it)
+
+    theirs, own = inside(work)
+    assert theirs == own != ""
+
+
+def test_arguments_and_variables_with_a_nul_are_refused(box: Box, inside: Inside) -> None:
+    def work() -> Any:
+        spec = box.spec("echo", "a\0b")
+        variable = box.spec("true", env=("PATH=/bin", "A=b\0c"))
+        return [failure(partial(box.start, one)).code for one in (spec, variable)]
+
+    assert inside(work) == [128, 128]

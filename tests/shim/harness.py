@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dockpy.shim.main import close_others
+from dockpy.linux.title import Title
+from dockpy.shim.main import catch_signals, close_others
 from dockpy.shim.main import main as shim_main
 from dockpy.shim.protocol import (
     Attachment,
@@ -43,10 +44,10 @@ class Shim:
         """The next message of that kind, whatever comes before it."""
         deadline = time.monotonic() + timeout
         while True:
-            for at, message in enumerate(self.heard):
-                if isinstance(message, kind):
+            for at, earlier in enumerate(self.heard):
+                if isinstance(earlier, kind):
                     del self.heard[at]
-                    return message
+                    return earlier
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.link], [], [], left)[0]:
                 raise TimeoutError(f"no {kind.__name__}, but {self.heard}")
@@ -96,7 +97,8 @@ def start_shim(
     if pid == 0:
         try:
             close_others([control, *fds])
-            shim_main(start, control, PlainLauncher())
+            catch_signals()
+            shim_main(start, control, PlainLauncher(), Title())
             os._exit(0)
         except BaseException:
             import traceback
@@ -127,7 +129,7 @@ def client(**options: Any) -> tuple[socket.socket, Attachment]:
 
 def read_all(source: socket.socket | int, timeout: float = 10.0) -> bytes:
     """Until the end; TimeoutError when that does not come."""
-    parts = []
+    parts: list[bytes] = []
     deadline = time.monotonic() + timeout
     fd = source if isinstance(source, int) else source.fileno()
     while True:

@@ -13,6 +13,7 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Any
 
+from dockpy.linux.processes import CLONE_PARENT, clone
 from dockpy.shim.protocol import NotStarted
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _spawn(
         if size:
             fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     fault, tell = os.pipe()
-    pid = os.fork()
+    pid, _ = clone(CLONE_PARENT)
     if pid == 0:
         try:
             os.setsid()
@@ -74,7 +75,6 @@ def _spawn(
     if slave >= 0:
         os.close(slave)
     if failed:
-        os.waitpid(pid, 0)
         raise NotStarted(
             127, f'OCI runtime exec failed: exec: "{args[0]}": executable file not found in $PATH'
         )

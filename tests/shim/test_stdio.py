@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -390,6 +391,11 @@ def test_a_second_output_end_does_not_end_the_first(tmp_path: Path) -> None:
     assert shim.code() == 0
 
 
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def test_an_idle_shim_uses_no_time(tmp_path: Path) -> None:
     """A paused stream whose writer hangs up, a half-closed client: nothing may spin."""
     ours, attachment = client(stdin=True)
@@ -405,14 +411,28 @@ def test_an_idle_shim_uses_no_time(tmp_path: Path) -> None:
     ours.shutdown(socket.SHUT_WR)
     time.sleep(0.5)
 
-    def ticks() -> int:
-        fields = Path(f"/proc/{shim.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
-    before = ticks()
+    before = ticks(shim.pid)
     time.sleep(1)
-    assert ticks() - before <= 1
+    assert ticks(shim.pid) - before <= 1
     quiet.close()
+    shim.link.kill(signal.SIGKILL)
+
+
+def test_a_full_stdin_uses_no_time(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    ours, attachment = client(stdin=True, stdin_fd=reading)
+    shim = started(
+        tmp_path, "sleep", "60", open_stdin=True, stdin_once=True, attachments=(attachment,)
+    )
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            os.write(writing, b"x" * 65536)
+        time.sleep(0.01)
+    before = ticks(shim.pid)
+    time.sleep(1)
+    assert ticks(shim.pid) - before <= 1
+    ours.close()
     shim.link.kill(signal.SIGKILL)
 
 

@@ -285,12 +285,14 @@ def test_half_done_work_is_removed_at_recover(
     (root / "n" / "77" / "u" / "deep").mkdir(parents=True)
     (root / "o" / "77").write_text("")
     (root / "chains" / "x.1.tmp").write_text("{")
+    (root / "try.5" / "u").mkdir(parents=True)
     again = make()
     again.recover()
     assert again.chains() == (top,)
     assert not (root / "n" / "77").exists()
     assert not (root / "o" / "77").exists()
     assert not (root / "chains" / "x.1.tmp").exists()
+    assert not (root / "try.5").exists()
 
 
 def test_two_threads_unpack_one_layer_once(snapshots: Snapshotter) -> None:
@@ -353,6 +355,14 @@ def test_changes_make_the_layer_that_makes_them_again(
     assert (
         inside(snapshots, "c2", "cat d/h o/y; ls d o", tmp_path) == "new\ny\nd:\na\nh\ns\n\no:\ny\n"
     )
+
+
+def test_a_store_may_have_colons_and_commas_in_its_path(tmp_path: Path) -> None:
+    store = make_overlay(tmp_path / "a:b,c\\d e")
+    stack = Stack(store)
+    stack.add(Archive().add("a", b"1").done())
+    store.prepare("c1", stack.add(Archive().add("b", b"2").done()))
+    assert inside(store, "c1", "cat a b", tmp_path) == "12"
 
 
 def test_bad_keys_are_refused(snapshots: Snapshotter) -> None:

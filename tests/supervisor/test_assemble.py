@@ -85,7 +85,10 @@ def test_pts_has_the_tty_group_where_that_is_mapped(tier: str, there: bool) -> N
 
 
 def test_sys_of_the_hosts_network_is_bound_where_sysfs_cannot_be_mounted() -> None:
-    assert mount_at(spec_of({"NetworkMode": "host"}), "/sys").type == "bind"
+    bound = mount_at(spec_of({"NetworkMode": "host"}), "/sys")
+    assert bound.type == "bind"
+    # The user's own control groups lie below it.
+    assert {"rro", "rnosuid", "rnodev", "rnoexec"} <= set(bound.options)
     assert mount_at(spec_of({"NetworkMode": "host"}, tier="root"), "/sys").type == "sysfs"
     assert mount_at(spec_of(), "/sys").type == "sysfs"
 

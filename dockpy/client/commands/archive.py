@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from dockpy.client import progress
+from dockpy.client import progress, upload
 from dockpy.client.commands.images import split_reference
 from dockpy.client.connection import quote, target
 from dockpy.client.errors import CommandError
@@ -78,7 +78,7 @@ def load_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         raise CommandError("requested load from stdin, but stdin is empty")
     fd = _source(path) if path else 0
     quiet = options.on("quiet") or not os.isatty(1)
-    stream = cli.connection.upload(target("/images/load", {"quiet": quiet}), fd)
+    stream = upload.post(cli.connection, target("/images/load", {"quiet": quiet}), fd)
     try:
         progress.show(stream.pieces(), 1)
     finally:
@@ -103,7 +103,7 @@ def import_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if "://" in source:
         stream = cli.connection.stream("POST", query)
     else:
-        stream = cli.connection.upload(query, 0 if source == "-" else _source(source))
+        stream = upload.post(cli.connection, query, 0 if source == "-" else _source(source))
     try:
         progress.show(stream.pieces(), 1)
     finally:

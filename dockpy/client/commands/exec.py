@@ -40,7 +40,7 @@ def exec_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     env = key_values.environment(options.many("env-file"), options.many("env"), cli.environ)
     if env:
         body["Env"] = env
-    if keys != terminal.DEFAULT_DETACH_KEYS:
+    if cli.own_daemon or keys != terminal.DEFAULT_DETACH_KEYS:
         body["DetachKeys"] = keys
     size = terminal.size(1) if tty else None
     if size is not None:
@@ -97,7 +97,9 @@ def _exit_code(connection: Connection, exec_id: str) -> int:
         if not isinstance(raw, dict):
             raise CommandError("the daemon's answer describes no exec")
         code = raw.get("ExitCode")
-        if not raw.get("Running") or time.monotonic() > deadline:
-            return code if isinstance(code, int) else 1
+        if isinstance(code, int) and not raw.get("Running"):
+            return code
+        if time.monotonic() > deadline:
+            return 1
         time.sleep(pause)
         pause = min(pause * 2, 0.1)

@@ -47,12 +47,25 @@ def version_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if options.text("format"):
         from dockpy.client.commands.inspect import print_value
 
-        print_value({"Client": client, "Server": server}, options.text("format"))
+        sides = {"Client": client, "Server": server}
+        if options.text("format") != "json":  # templates see docker's Go names
+            sides = {name: _with_go_names(side) for name, side in sides.items()}
+        print_value(sides, options.text("format"))
     else:
         out(_version_text(client, server))
     if failure is not None:
         raise CommandError(str(failure))
     return 0
+
+
+def _with_go_names(side: object) -> object:
+    if not isinstance(side, dict):
+        return side
+    return {
+        **side,
+        "APIVersion": side.get("ApiVersion"),
+        "MinAPIVersion": side.get("MinAPIVersion"),
+    }
 
 
 def _version_text(client: Mapping[str, str], server: object) -> str:

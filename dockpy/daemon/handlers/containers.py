@@ -216,6 +216,11 @@ class ContainerHandlers:
         raise NotServed("attaching by websocket is not served; use POST /containers/{id}/attach")
 
     async def wait(self, exchange: Exchange) -> None:
+        departed = self._containers.departed.get(exchange.names["id"])
+        if departed is not None:
+            await exchange.body()
+            await exchange.reply(200, {"StatusCode": departed.exit_code})
+            return
         container = self._named(exchange)
         waiter = register(container, exchange.query.get("condition", ""))
         await exchange.body()

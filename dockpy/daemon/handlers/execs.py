@@ -72,7 +72,8 @@ class ExecHandlers:
         await execs.start(self._containers, container, exec_, client)
 
     async def inspect(self, exchange: Exchange) -> None:
-        _, exec_ = self._containers.exec(exchange.names["id"])
+        container, exec_ = self._containers.exec(exchange.names["id"])
+        await execs.settle(container, exec_)
         await exchange.reply(200, inspect.exec_inspect(exec_))
 
     async def resize(self, exchange: Exchange) -> None:
