@@ -83,6 +83,9 @@ class Server:
                 await self._tell(exchange, error.status, str(error))
             except _GONE:
                 return
+            except OSError as error:
+                log.exception("%s %s failed", request.method, request.path)
+                await self._tell(exchange, 500, _sentence(error))
             except Exception:
                 log.exception("%s %s failed", request.method, request.path)
                 await self._tell(
@@ -134,3 +137,9 @@ class Server:
         )
         await connection.send(head + body)
         await connection.linger(LINGER)
+
+
+def _sentence(error: OSError) -> str:
+    """As docker says it: the path, and what the kernel thinks of it."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason

@@ -56,7 +56,11 @@ def take_away(containers: Containers, container: Container) -> None:
     if container not in containers.all():
         return
     container.drop_pending()
-    aside = containers.folders.discard(container.id)
+    aside = None
+    try:
+        aside = containers.folders.discard(container.id)
+    except OSError as error:
+        log.error("the folder of container %s stays for now: %s", container.id[:12], error)
     containers.forget(container)
     containers.publish(container, "destroy")
     outcome = Outcome(container.state.exit_code)

@@ -93,14 +93,22 @@ class Shim:
                     if answer is not None:
                         answer.set(message)
                     continue
-                self._tell(message)
+                self._tell_of(message)
         finally:
             self._ended = True
             self._link.close()
             for answer in self._waiting.values():
                 answer.set(None)
             self._waiting.clear()
-            self._tell(None)
+            self._tell_of(None)
+
+    def _tell_of(self, event: ShimEvent) -> None:
+        try:
+            self._tell(event)
+        except (
+            Exception
+        ):  # one container's trouble (a full disk, say) must not end the daemon of all
+            log.exception("an event of a shim was not dealt with: %s", event)
 
     async def ask(self, send: Callable[[ShimLink], int], within: float = ANSWER_WITHIN) -> Reply:
         """One request; the shim's refusal comes as the error that its kind means."""

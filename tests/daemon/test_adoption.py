@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import time
+from pathlib import Path
 
 from tests.daemon.conftest import Engine, eventually, frames, kill, read_all
 
@@ -73,6 +76,34 @@ def test_a_killed_shim_takes_its_container_along(engine: Engine) -> None:
     kill(shim)
     assert engine.wait(container) == 137
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_the_run_folder_can_be_deleted_under_them(engine: Engine) -> None:
+    container = engine.run("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.05; done")
+    run = str(engine.record()["run"])
+    shutil.rmtree(run)
+    eventually(lambda: os.path.exists(f"{run}/dockpy.sock"))
+    engine.start()
+    assert engine.state(container)["Running"] is True
+    kill(engine.record()["daemon"]["pid"])
+    engine.start()
+    assert engine.ask("POST", f"/containers/{container}/stop?t=5").status == 204
+    assert engine.state(container)["ExitCode"] == 6
+
+
+def test_nothing_is_left_after_idle_minutes(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[daemon]\nidle-exit = "1s"\n')
+    engine = Engine(str(tmp_path))
+    engine.start()
+    record = engine.record()
+    container = engine.run("sleep", "1.5")
+    time.sleep(1.2)
+    assert os.path.exists(f"/proc/{record['daemon']['pid']}"), "it ended over a running container"
+    eventually(lambda: not os.path.exists(f"/proc/{record['keeper']['pid']}"))
+    assert not os.path.exists(f"/proc/{record['daemon']['pid']}")
+    engine.start()
+    assert engine.state(container)["ExitCode"] == 0
+    engine.stop()
 
 
 def test_the_end_of_a_daemon_is_not_the_end_of_containers(engine: Engine) -> None:

@@ -354,6 +354,8 @@ async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False
             await exchange.write(header + piece)
         else:
             await exchange.write_file(header, piece.fd, piece.offset, piece.length)
+        # A client that reads as fast as we write would have the daemon for itself.
+        await trio.lowlevel.checkpoint()
 
 
 def _timeout(exchange: Exchange) -> int | None:
