@@ -120,12 +120,22 @@ def test_platforms_parse_in_every_spelling() -> None:
 
 
 def test_image_config_reads_nulls_and_writes_itself() -> None:
+    settings: dict[str, object] = {
+        "Cmd": ["sh"],
+        "Entrypoint": None,
+        "Env": None,
+        "Volumes": {"/v": {}},
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopTimeout": 3,
+    }
     raw: dict[str, object] = {
-        "architecture": "amd64", "os": "linux", "created": "2024-01-01T00:00:00Z",
-        "config": {"Cmd": ["sh"], "Entrypoint": None, "Env": None, "Volumes": {"/v": {}}, "Healthcheck": {"Test": ["NONE"]}, "StopTimeout": 3},
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2024-01-01T00:00:00Z",
+        "config": settings,
         "rootfs": {"type": "layers", "diff_ids": [A, B]},
         "history": [{"created_by": "x", "empty_layer": True}],
-    }  # fmt: skip
+    }
     config = image_config(json.dumps(raw).encode())
     assert config.config.cmd == ("sh",)
     assert config.config.entrypoint is None
