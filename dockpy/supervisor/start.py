@@ -99,20 +99,19 @@ async def _ask_keeper(containers: Containers, container: Container, message: Sta
     for _ in range(3):
         send, receive = trio.open_memory_channel[object](4)
         link, theirs = ShimLink.pair()
-        container.starting = send
         try:
-            try:
-                born = await containers.keeper.start_shim(message, theirs)
-            finally:
-                os.close(theirs)
-            if born is not None:
-                os.close(born.pidfd)
-            shim = Shim(link, containers.teller(container))
-            containers.follow(container, shim)
-            first = await receive.receive()
+            born = await containers.keeper.start_shim(message, theirs)
         except BaseException:
             link.close()
             raise
+        finally:
+            os.close(theirs)
+        if born is not None:
+            os.close(born.pidfd)  # the end of the link tells the same
+        container.starting = send
+        try:
+            containers.follow(container, Shim(link, containers.teller(container)))
+            first = await receive.receive()
         finally:
             container.starting = None
         if first is None and born is None:
