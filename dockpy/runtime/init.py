@@ -32,7 +32,14 @@ from dataclasses import dataclass
 
 from dockpy.linux import credentials, interfaces, processes
 from dockpy.linux import namespaces as ln
-from dockpy.linux.beneath import make_directories, open_in_root, read_file
+from dockpy.linux.beneath import (
+    RESOLVE_NO_MAGICLINKS,
+    make_directories,
+    open_in_root,
+    openat2,
+    read_file,
+)
+from dockpy.linux.libc import AT_FDCWD
 from dockpy.linux.terminals import set_controlling_terminal
 from dockpy.runtime import console, mounts, pid1, rootfs, users
 from dockpy.runtime.errors import SetupError, describe, strerror
@@ -587,9 +594,23 @@ def _not_executable(path: str) -> str:
         return f"stat {path}: {strerror(error)}"
     if stat.S_ISDIR(found.st_mode):
         return "is a directory"
-    if not os.access(path, os.X_OK):
+    if not os.access(path, os.X_OK) or _by_magic_link(path):
         return "permission denied"
     return ""
+
+
+def _by_magic_link(path: str) -> bool:
+    """/proc/self/exe and whatever leads to it: this interpreter, which is not the container's to
+    run (CVE-2019-5736). A script that names it as its own still can; nobody can write to it then,
+    since
+    the shim runs it as long as the container lives (ETXTBSY)."""
+    try:
+        if not os.path.samefile(path, "/proc/self/exe"):
+            return False  # without a call that a filter may not know
+        os.close(openat2(AT_FDCWD, path, os.O_PATH, resolve=RESOLVE_NO_MAGICLINKS))
+    except OSError as error:
+        return error.errno == errno.ELOOP  # not ENOSYS, not what a filter says to openat2
+    return False
 
 
 def write_file(path: str, data: bytes) -> None:

@@ -123,17 +123,21 @@ os.execv("/bin/sh", ["sh", "-c", script])
 """
 
 
-def test_an_entrypoint_of_proc_self_exe_cannot_overwrite_the_interpreter(
-    box: Box, inside: Inside
+@pytest.mark.parametrize("entrypoint", ["/proc/self/exe", "/bin/link", "/bin/script"])
+def test_an_entrypoint_that_leads_to_us_cannot_overwrite_the_interpreter(
+    box: Box, inside: Inside, entrypoint: str
 ) -> None:
     """CVE-2019-5736: the image makes us execute our own program, keeps it open, and writes to it."""
     interpreter = os.path.realpath(sys.executable)
     before = os.stat(interpreter)
+    (box.lower / "bin/link").symlink_to("/proc/self/exe")
+    script = box.lower / "bin/script"
+    script.write_text("#!/proc/self/exe -IS\n" + OVERWRITE)
+    script.chmod(0o755)
 
     def work() -> Any:
-        spec = box.spec(
-            "/proc/self/exe", "-IS", "-c", OVERWRITE, mounts=host_tree(box), base_mounts=PLAIN
-        )
+        arguments = () if entrypoint == "/bin/script" else ("-IS", "-c", OVERWRITE)
+        spec = box.spec(entrypoint, *arguments, mounts=host_tree(box), base_mounts=PLAIN)
         try:
             result = box.start(spec).finish()
         except StartFailed as refused:
@@ -143,7 +147,10 @@ def test_an_entrypoint_of_proc_self_exe_cannot_overwrite_the_interpreter(
     said = inside(work)
     after = os.stat(interpreter)
     assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-    assert "Text file busy" in said or "Permission denied" in said or "Read-only" in said, said
+    if entrypoint != "/bin/script":
+        assert "permission denied" in said
+    elif "error while loading shared libraries" not in said:  # a Python in root's own folder
+        assert "Text file busy" in said or "Permission denied" in said, said
 
 
 PLAIN = (
