@@ -46,8 +46,7 @@ async def adopt(containers: Containers) -> None:
 
 
 def _broken(containers: Containers, broken: Broken) -> None:
-    bundle = containers.folders.bundle(broken.id)
-    if not os.path.exists(f"{bundle}/container.json"):
+    if not broken.written:
         log.warning("removing an interrupted create: %s", broken.id[:12])
         containers.folders.discard(broken.id)
         return

@@ -113,6 +113,9 @@ class Broken:
 
     id: str
     reason: str
+    # Missing or empty: a create that was cut, or a record that was never synced (of a `--rm`
+    # container) after a power cut. Nobody can want it back.
+    written: bool = True
 
 
 @dataclass
@@ -166,8 +169,12 @@ class Folders:
 
     def _load(self, name: str) -> tuple[Record, State] | Broken:
         try:
-            raw = json.loads(files.read_bytes(f"{self.bundle(name)}/container.json"))
-            record = Record.from_json(parse_object(raw, "container.json"))
+            data = files.read_bytes(f"{self.bundle(name)}/container.json")
+            if not data.strip(b"\0"):
+                return Broken(name, "it is empty", written=False)
+            record = Record.from_json(parse_object(json.loads(data), "container.json"))
+        except FileNotFoundError:
+            return Broken(name, "it is missing", written=False)
         except (OSError, ValueError, DockpyError) as error:
             return Broken(name, str(error))
         try:

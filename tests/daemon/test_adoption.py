@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -81,7 +82,7 @@ def test_a_killed_shim_takes_its_container_along(engine: Engine) -> None:
 def test_the_run_folder_can_be_deleted_under_them(engine: Engine) -> None:
     container = engine.run("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.05; done")
     run = str(engine.record()["run"])
-    shutil.rmtree(run)
+    shutil.rmtree(run, ignore_errors=True)  # it comes back while it is being deleted
     eventually(lambda: os.path.exists(f"{run}/dockpy.sock"))
     engine.start()
     assert engine.state(container)["Running"] is True
@@ -89,6 +90,28 @@ def test_the_run_folder_can_be_deleted_under_them(engine: Engine) -> None:
     engine.start()
     assert engine.ask("POST", f"/containers/{container}/stop?t=5").status == 204
     assert engine.state(container)["ExitCode"] == 6
+
+
+def test_what_an_interrupted_daemon_left_is_put_right(engine: Engine) -> None:
+    """Half a create, half a removal, a record that cannot be read, and a run of another boot."""
+    container = engine.create("true", name="rebooted")
+    engine.ask("POST", "/dockpy/stop")
+    store = engine.paths
+    eventually(lambda: not os.path.exists(store.daemon_json))
+    state = {"status": "running", "pid": 1, "pid_start": 1, "boot": "another"}
+    Path(store.containers, container, "state.json").write_text(json.dumps(state))
+    Path(store.containers, "a" * 64).mkdir()
+    Path(store.containers, "b" * 64).mkdir()
+    Path(store.containers, "b" * 64, "container.json").write_bytes(b"\0" * 100)
+    Path(store.containers, "c" * 64).mkdir()
+    Path(store.containers, "c" * 64, "container.json").write_bytes(b"{torn")
+    Path(store.tmp, "container-" + "d" * 64, "log").mkdir(parents=True)
+    engine.start()
+    told = engine.state("rebooted")
+    assert (told["Status"], told["ExitCode"]) == ("exited", 255)
+    eventually(lambda: not os.path.exists(f"{store.tmp}/container-{'d' * 64}"))
+    assert sorted(os.listdir(store.containers)) == sorted([container, "c" * 64])
+    shutil.rmtree(f"{store.containers}/{'c' * 64}")
 
 
 def test_nothing_is_left_after_idle_minutes(tmp_path: Path) -> None:

@@ -234,7 +234,9 @@ def _lines(wire: Threaded, work: Callable[[], None]) -> None:
     """A progress stream: the status is 200 already, so a failure is one more line."""
     try:
         work()
-    except DockpyError as error:
+    except ConnectionError:
+        raise
+    except (DockpyError, OSError) as error:
         text = str(error)
         wire.write_line({"errorDetail": {"message": text}, "error": text})
     # The client may still be sending: it would see a reset before it has read the line.
