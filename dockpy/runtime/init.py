@@ -601,9 +601,8 @@ def _not_executable(path: str) -> str:
 
 def _by_magic_link(path: str) -> bool:
     """/proc/self/exe and whatever leads to it: this interpreter, which is not the container's to
-    run (CVE-2019-5736). A script that names it as its own still can; nobody can write to it then,
-    since
-    the shim runs it as long as the container lives (ETXTBSY)."""
+    run (CVE-2019-5736). A script that names it as its interpreter still can; it cannot be written
+    to then, since the shim runs it for as long as the container lives (ETXTBSY)."""
     try:
         if not os.path.samefile(path, "/proc/self/exe"):
             return False  # without a call that a filter may not know
