@@ -23,6 +23,7 @@ import traceback
 
 from dockpy import files, reexec
 from dockpy.errors import DockpyError
+from dockpy.fastjson import dumps
 from dockpy.keeper import place
 from dockpy.linux import inotify
 from dockpy.linux.memory import give_back
@@ -33,18 +34,20 @@ from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.main import main as shim_main
-from dockpy.shim.protocol import BadMessage, Start, close_all, receive_packet, send_packet
+from dockpy.shim.protocol import BadMessage, close_all, decode, receive_raw, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from dockpy.shim.main import Launcher
+    from dockpy.shim.worker import Launcher
 
     # dockpy.daemon.main.serve_inherited(paths, listen_fd, keeper_fd, lock_fd, info)
     Serve = Callable[[Paths, int, int, int, dict[str, str]], int]
 
+STOP = b'{"op":"stop"'
+SHIM = b'{"op":"shim","seq":'
 # A daemon that lived so long has earned an immediate successor.
 SETTLED = 60.0
 LONGEST_PAUSE = 10.0
@@ -305,48 +308,51 @@ class Keeper:
         """All that are there; False at the end of the link."""
         while self._link is not None:
             try:
-                packet = receive_packet(self._link)
+                packet = receive_raw(self._link)
             except BlockingIOError:
                 return True
             except (BadMessage, OSError):
                 return False
             if packet is None:
                 return False
-            raw, fds = packet
-            if raw.get("op") == "stop":
+            data, fds = packet
+            if data.startswith(STOP):
                 self._stop = True
-            elif raw.get("op") == "shim":
-                self._answer(raw, fds)
+            else:
+                self._answer(data, fds)
             close_all(fds)
         return True
 
-    def _answer(self, raw: dict[str, Any], fds: list[int]) -> None:
+    def _answer(self, data: bytes, fds: list[int]) -> None:
+        """Forks before anything is parsed. What is touched here between two forks, the shims cannot
+        share: each would keep its own old copy.
+        """
         pidfd = -1
         try:
-            start = Start.from_json(raw["start"], fds[1:])
-            pid = self._fork_shim(start, fds)
+            pid = self._fork_shim(data, fds)
             pidfd = pidfd_open(pid)  # its zombie is there until we reap it, in this very loop
-            answer: dict[str, object] = {"seq": raw.get("seq"), "pid": pid}
-        except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-            answer = {"seq": raw.get("seq"), "error": f"cannot start a shim: {error}"}
+            answer = b'{"seq":%d,"pid":%d}' % (_seq(data, fds), pid)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, sys.byteorder))]
+        except OSError as error:
+            told = {"seq": _seq(data, fds), "error": f"cannot start a shim: {error.strerror}"}
+            answer, rights = dumps(told), []
         try:
             if self._link is not None:
-                send_packet(self._link, answer, [] if pidfd < 0 else [pidfd])
+                self._link.sendmsg([answer], rights)
         except OSError:
             pass  # the daemon is dying; its successor finds the shim's record
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
 
-    def _fork_shim(self, start: Start, fds: list[int]) -> int:
+    def _fork_shim(self, data: bytes, fds: list[int]) -> int:
         pid = os.fork()
         if pid:
             return pid
         status = 70
         try:
-            signal.set_wakeup_fd(-1)
             close_others(fds)
-            shim_main(start, fds[0], self._launcher, self._title)
+            shim_main(data, fds, self._launcher, self._title)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -469,6 +475,16 @@ class Keeper:
                 os.kill(pid, signal.SIGHUP)
             except OSError:
                 pass
+
+
+def _seq(data: bytes, fds: list[int]) -> int:
+    """Of a start message, which begins as keeper.protocol writes it unless it was too long."""
+    if data.startswith(SHIM):
+        return int(data[len(SHIM) : data.index(b",", len(SHIM))])
+    copies = [os.dup(fd) for fd in fds]
+    raw, copies = decode(data, copies)
+    close_all(copies)
+    return int(raw["seq"])
 
 
 def _default_signals() -> None:
