@@ -152,6 +152,11 @@ class Listener:
             return
         self._accept(fd)
 
+    def close(self) -> None:
+        if self._sock is not None:
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
+
     def remove(self) -> None:
         """At the end of the shim."""
         if self._sock is not None:

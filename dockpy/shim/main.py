@@ -204,6 +204,24 @@ class Shim:
         if self._init is not None:
             self._listener.remove()
 
+    def turn(self) -> None:
+        """One round of `run`, at most a tenth of a second: for a rehearsal."""
+        self._loop.after(0.1, _nothing)
+        self._loop.turn()
+
+    def close(self) -> None:
+        """What the end of the process does for all but a rehearsal."""
+        if self._init is not None:
+            self._listener.close()
+            self._init.io.abandon()
+        for control in tuple(self._controls):
+            control.close()
+        if self._log is not None:
+            self._log.close()
+        self._loop.forget(self._signals)
+        os.close(self._signals)
+        os.close(signal.set_wakeup_fd(-1))
+
     # -------------------------------------------------------------------------------- requests
 
     def _serve(self, control: Control, raw: dict[str, Any], fds: list[int]) -> None:
@@ -326,6 +344,10 @@ class Shim:
             followers, self._followers = self._followers, []
             for control, seq in followers:
                 control.send({"seq": seq, "ok": True})
+
+
+def _nothing() -> None:
+    pass
 
 
 def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:

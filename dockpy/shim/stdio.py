@@ -751,6 +751,13 @@ class ProcessIO:
             self.stdin = Stdin(self.loop, streams[0], tty=False, once=stdin_once)
         self._outputs = [Output(self, streams[-2], 1), Output(self, streams[-1], 2)]
 
+    def abandon(self) -> None:
+        """At once, whatever is left to deliver."""
+        for output in self._outputs:
+            output.end()
+        for client in tuple(self.clients):
+            client.drop()
+
     def attach(self, attachment: Attachment) -> None:
         Client(self, attachment)
 
