@@ -184,9 +184,9 @@ class Keeper:
             os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
-        self.title.set("dockpy-keeper", self._paths.store)
 
     def start(self, options: Options) -> None:
+        self.title.set("dockpy-keeper", self._paths.store)
         if options.takeover:
             self._adopt(options.daemon, options.link_fd)
         else:
