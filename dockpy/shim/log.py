@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Protocol
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Protocol
 
     from dockpy.shim.protocol import LogConfig
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         def end(self, stream: int) -> None: ...
         def position(self) -> tuple[int, int]: ...
         def close(self) -> None: ...
+        def state(self) -> tuple[object, ...]: ...
+        def descriptors(self) -> tuple[int, ...]: ...
 
     class LogReader(Protocol):
         """Entries from where it stands to the present end; again later for what has come since."""
@@ -81,6 +83,16 @@ def open_writer(config: LogConfig, bundle: str, container_id: str) -> LogWriter 
     return LocalWriter(config.folder, config.max_size, config.max_file)
 
 
+def resume_writer(state: tuple[Any, ...] | None, fds: Sequence[int]) -> LogWriter | None:
+    """A writer that another process has opened, by its `state()` and `descriptors()`."""
+    if state is None:
+        return None
+    kind, where, max_size, max_file, first, second, third = state
+    if kind == "json-file":
+        return JsonFileWriter(where, max_size, max_file, (fds[0], first, second))
+    return LocalWriter(where, max_size, max_file, (fds[0], fds[1], first, second, third))
+
+
 def _write_all(fd: int, data: memoryview) -> None:
     while data:
         data = data[os.write(fd, data) :]
@@ -104,15 +116,32 @@ def serials(folder: str) -> list[int]:
 
 
 class LocalWriter:
-    def __init__(self, folder: str, max_size: int, max_file: int) -> None:
-        os.makedirs(folder, 0o700, exist_ok=True)
+    def __init__(
+        self,
+        folder: str,
+        max_size: int,
+        max_file: int,
+        opened: tuple[int, int, int, int, int] | None = None,
+    ) -> None:
         self._folder = folder
         self._max_size = max_size or FOREVER
         self._max_file = max(max_file, 1)
+        if opened is not None:
+            self._data, self._index, self._serial, self._size, self._records = opened
+            return
+        os.makedirs(folder, 0o700, exist_ok=True)
         present = serials(folder)
         self._serial = present[-1] if present else 0
         self._open()
         self._recover()
+
+    def state(self) -> tuple[object, ...]:
+        """For resume_writer, in a process that has the descriptors."""
+        limits = (self._folder, self._max_size, self._max_file)
+        return ("local", *limits, self._serial, self._size, self._records)
+
+    def descriptors(self) -> tuple[int, ...]:
+        return self._data, self._index
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW
@@ -501,12 +530,29 @@ def _short_lines(content: bytes, start: int) -> int:
 
 
 class JsonFileWriter:
-    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        opened: tuple[int, int, int] | None = None,
+    ) -> None:
         self._path = path
         self._max_size = max_size or FOREVER
         self._max_file = max(max_file, 1)
         self._pending: dict[int, tuple[int, bytes]] = {}  # of each stream: time and unfinished line
-        self._open(0)
+        if opened is not None:
+            self._fd, self._inode, self._size = opened
+        else:
+            self._open(0)
+
+    def state(self) -> tuple[object, ...]:
+        """For resume_writer, in a process that has the descriptor."""
+        limits = (self._path, self._max_size, self._max_file)
+        return ("json-file", *limits, self._inode, self._size, 0)
+
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._fd,)
 
     def _open(self, more_flags: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW

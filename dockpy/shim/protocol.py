@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import _socket
 import base64
-import json
 import os
 import signal
 import struct
 import time
 from dataclasses import dataclass, field
+
+from dockpy.fastjson import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ MOST_FDS = 253
 STREAMS = ("stdin", "stdout", "stderr")
 
 
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-
-
 class BadMessage(ValueError):
     """A datagram that is not of this protocol."""
 
@@ -64,7 +62,7 @@ class NotStarted(Exception):
 
 def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[int] = ()) -> None:
     """One object with descriptors; BlockingIOError when the other side does not keep up."""
-    data = _to_json(obj).encode()
+    data = dumps(obj)
     memfd = -1
     if len(data) > LONGEST:
         memfd = os.memfd_create("dockpy-message", os.MFD_CLOEXEC)
@@ -82,7 +80,15 @@ def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[i
 
 
 def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next object and its descriptors (close-on-exec, the caller's to close); None at the end."""
+    """The next object and its descriptors (close-on-exec, the caller's to close); None at the
+    end.
+    """
+    raw = receive_raw(sock)
+    return None if raw is None else decode(*raw)
+
+
+def receive_raw(sock: _socket.socket) -> tuple[bytes, list[int]] | None:
+    """The next datagram as it is, for `decode`; None at the end."""
     while True:
         try:
             data, ancillary, flags, _ = sock.recvmsg(
@@ -101,14 +107,20 @@ def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | N
     if not data:
         close_all(fds)
         return None
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        close_all(fds)
+        raise BadMessage("datagram longer than the protocol allows")
+    return data, fds
+
+
+def decode(data: bytes, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The object of a datagram and the descriptors that are its own; closes them when it is none."""
     try:
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
-            raise BadMessage("datagram longer than the protocol allows")
-        obj = json.loads(data)
+        obj = loads(data)
         if isinstance(obj, dict) and obj.get("memfd") is True and fds:
             memfd = fds.pop()
             try:
-                obj = json.loads(_read_whole(memfd))
+                obj = loads(_read_whole(memfd))
             finally:
                 os.close(memfd)
         if not isinstance(obj, dict):

@@ -261,6 +261,8 @@ def test_detach_keys_close_that_client_only(tmp_path: Path) -> None:
 def test_title_shows_role_and_container(tmp_path: Path) -> None:
     shim = started(tmp_path, "sleep", "60")
     assert Path(f"/proc/{shim.pid}/comm").read_text() == "dockpy-shim\n"
+    shim.link.state()
+    shim.hear(Reply)
     assert CID[:12].encode() in Path(f"/proc/{shim.pid}/cmdline").read_bytes()
     shim.link.kill(signal.SIGKILL)
 
