@@ -27,7 +27,7 @@ from dockpy.fastjson import dumps
 from dockpy.keeper import place
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.linux import inotify
-from dockpy.linux.memory import give_back
+from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.title import Title
 from dockpy.paths import Paths
@@ -35,7 +35,7 @@ from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.main import main as shim_main
-from dockpy.shim.protocol import BadMessage, close_all, decode, receive_raw, send_packet
+from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
     keeper.listen_to_signals()
     gc.collect()
     give_back()
+    keeper.ballast = fill_holes()
     gc.freeze()
     keeper.start(options)
     keeper.loop()
@@ -174,6 +175,7 @@ class Keeper:
         self._hold = -1
         self._signals = -1
         self.title = Title()
+        self.ballast: list[object] = []
 
     def announce(self, options: Options) -> None:
         """Whoever started us may connect from here on; the daemon will be there in a moment."""
