@@ -27,7 +27,7 @@ from dockpy.fastjson import dumps
 from dockpy.keeper import place
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.linux import inotify
-from dockpy.linux.memory import give_back
+from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.title import Title
 from dockpy.paths import Paths
@@ -35,7 +35,7 @@ from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.main import main as shim_main
-from dockpy.shim.protocol import BadMessage, close_all, decode, receive_raw, send_packet
+from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,14 +101,13 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
             raise
         os.write(options.ready_fd, str(error).encode())
         return 1
-    keeper.announce(options)
     catch_signals()
     gc.disable()
     # Before there is a child: a shim, rehearsed or not, ends what its container leaves behind.
     rehearse(options.paths, keeper.title)
-    keeper.listen_to_signals()
     gc.collect()
     give_back()
+    keeper.ballast = fill_holes()
     gc.freeze()
     keeper.start(options)
     keeper.loop()
@@ -174,25 +173,23 @@ class Keeper:
         self._hold = -1
         self._signals = -1
         self.title = Title()
+        self.ballast: list[object] = []
 
-    def announce(self, options: Options) -> None:
-        """Whoever started us may connect from here on; the daemon will be there in a moment."""
+    def start(self, options: Options) -> None:
         os.set_inheritable(self._lock_fd, False)
-        self._write_record(options.daemon or None)
+        self.title.set("dockpy-keeper", self._paths.store)
+        self.listen_to_signals()
         self._guard()
+        if options.takeover:
+            self._adopt(options.daemon, options.link_fd)
+        else:
+            self._fork_daemon()
         if options.ready_fd >= 0:
             os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
-    def start(self, options: Options) -> None:
-        self.title.set("dockpy-keeper", self._paths.store)
-        if options.takeover:
-            self._adopt(options.daemon, options.link_fd)
-        else:
-            self._fork_daemon()
-
-    def _write_record(self, daemon: int | None) -> None:
+    def _write_record(self, daemon: int) -> None:
         place.write_daemon_json(
             self._paths, self._run, self._tier, self._build, os.getpid(), daemon
         )

@@ -8,15 +8,17 @@ Nothing depends on it: a rehearsal that fails is told to the log, and that is al
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
-import shutil
+import signal
+import time
 import traceback
 
 from dockpy import ids
 from dockpy.fastjson import dumps
 from dockpy.linux.processes import CLONE_PARENT, clone
 from dockpy.shim.main import Shim
-from dockpy.shim.protocol import Attachment, LogConfig, ShimLink, Start
+from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,24 +31,16 @@ if TYPE_CHECKING:
 # CPython 3.11 writes its specialised code after eight calls.
 TIMES = 9
 MOST_TURNS = 200
+PATIENCE = 2.0
 
 
 class Extra:
-    """shim.worker.Launcher: a process that says a line and ends."""
+    """shim.worker.Launcher: a process that says a line, and stays if it is a container's first."""
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
     ) -> tuple[int, int | None]:
-        pid, pidfd = clone(CLONE_PARENT)
-        if pid == 0:
-            try:
-                if stdio is not None:
-                    os.write(stdio[1], b"rehearsal\n")
-            finally:
-                os._exit(0)
-        if pidfd >= 0:
-            os.close(pidfd)
-        return pid, None
+        return _extra(stdio, stays=True), None
 
     def exec(
         self,
@@ -56,7 +50,23 @@ class Extra:
         stdio: tuple[int, int, int] | None,
         size: tuple[int, int] | None,
     ) -> tuple[int, int | None]:
-        return self.create(bundle, stdio, size)
+        return _extra(stdio, stays=False), None
+
+
+def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
+    pid, pidfd = clone(CLONE_PARENT)
+    if pid == 0:
+        try:
+            if stdio is not None:
+                os.write(stdio[1], b"rehearsal\n")
+            while stays:
+                time.sleep(PATIENCE)
+                stays = False
+        finally:
+            os._exit(0)
+    if pidfd >= 0:
+        os.close(pidfd)
+    return pid
 
 
 def rehearse(paths: Paths, title: Title) -> None:
@@ -69,7 +79,17 @@ def rehearse(paths: Paths, title: Title) -> None:
     except (OSError, ValueError):
         traceback.print_exc()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for path, folders, names in os.walk(folder, topdown=False):
+            for name in names:
+                os.unlink(f"{path}/{name}")
+            for name in folders:
+                os.rmdir(f"{path}/{name}")
+        os.rmdir(folder)
 
 
 def _once(folder: str, title: Title) -> None:
@@ -86,10 +106,18 @@ def _once(folder: str, title: Title) -> None:
     )
     message = dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)})
     shim = Shim(message, [control, *fds], Extra(), title)
+    second, conn = _socket.socketpair()
+    link.exec("0", {}, attachments=(Attachment(conn.fileno()),))
+    conn.close()
     turns = 0
     while not shim.done and turns < MOST_TURNS:
         shim.turn()
         turns += 1
+        with contextlib.suppress(BlockingIOError):
+            while not isinstance(link.receive(), ExecExit):
+                pass
+            link.kill(signal.SIGKILL)
     shim.close()
     link.close()
     client.close()
+    second.close()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import _socket
-import contextlib
 import errno
 import os
 from collections import deque
 
 from dockpy import files
 from dockpy.shim.loop import POLLIN, POLLOUT
-from dockpy.shim.protocol import BadMessage, receive_packet, send_packet
+from dockpy.shim.packets import BadMessage, receive_packet, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,11 +107,12 @@ def listening(path: str) -> _socket.socket | None:
         except OSError as error:
             sock.close()
             number = error.errno
-        with contextlib.suppress(OSError):
-            if number == errno.EADDRINUSE:  # of a shim before us
-                os.unlink(path)
-            elif number == errno.ENOENT:
-                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        if number == errno.EADDRINUSE:  # of a shim before us
+            files.unlink_if_exists(path)
+        elif number == errno.ENOENT:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        else:
+            break
     return None
 
 
@@ -137,7 +137,10 @@ class Listener:
         """Errors stay silent: the next SIGHUP asks again."""
         if os.access(self._path, os.F_OK):
             return
-        sock = listening(self._path)
+        try:
+            sock = listening(self._path)
+        except OSError:
+            return
         if sock is not None:
             if self._sock is not None:
                 self._loop.forget(self._sock.fileno())

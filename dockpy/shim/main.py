@@ -10,29 +10,28 @@ clients that read slowly. A daemon is never waited for.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal without its enums; no stub
 import _socket
 import gc
 import os
-import signal
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
-from dockpy.runtime.namespaces import open_of_process
-from dockpy.shim import protocol
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import write_exit
-from dockpy.shim.log import resume_writer, rfc3339_nano
+from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
+from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
 from dockpy.shim.stdio import Buffer, ProcessIO, send_away
 from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from dockpy.linux.title import Title
-    from dockpy.shim.log import LogWriter
+    from dockpy.shim.logwriter import LogWriter
     from dockpy.shim.worker import Launcher
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
@@ -97,7 +96,7 @@ class Shim:
             got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
         )
         for item in start["attachments"]:
-            io.attach(protocol.Attachment.from_json(item, fds[1:]))
+            io.attach(Attachment.from_json(item, fds[1:]))
 
     def _connected(self, fd: int) -> None:
         self._controls.append(Control(self._loop, fd, self._serve, self._control_changed))
@@ -106,10 +105,10 @@ class Shim:
         if control.closed and control in self._controls:
             self._controls.remove(control)
 
-    def _tell(self, event: protocol.Message) -> None:
-        message = protocol.event_to_json(event)
+    def _tell(self, event: Mapping[str, object]) -> None:
+        """See shim.protocol for what events there are."""
         for control in tuple(self._controls):
-            control.send(message)
+            control.send(event)
 
     def _process_io(self, exec_id: str | None, *, tty: bool, log: LogWriter | None) -> ProcessIO:
         return ProcessIO(
@@ -118,7 +117,7 @@ class Shim:
             tty=tty,
             log=log,
             on_log=self._log_grew,
-            on_detach=lambda: self._tell(protocol.Detached(exec_id)),
+            on_detach=lambda: self._tell({"event": "detached", "exec": exec_id}),
             on_finished=lambda: self._finished(exec_id),
         )
 
@@ -129,7 +128,7 @@ class Shim:
             numbers = os.read(self._signals, 512)
         except BlockingIOError:
             return
-        if signal.SIGHUP in numbers:
+        if _signal.SIGHUP in numbers:
             self._listener.ensure()
         self._reap()
 
@@ -167,11 +166,11 @@ class Shim:
             finished = rfc3339_nano(time.time_ns())
             started = rfc3339_nano(self._started)
             write_exit(self._bundle, self._boot, running.code, started, finished)
-            self._tell(protocol.Exit(running.code, finished))
+            self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
-            self._tell(protocol.ExecExit(running.exec, running.code))
+            self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
 
     def _finished(self, exec_id: str | None) -> None:
@@ -220,7 +219,7 @@ class Shim:
             self._log.close()
         self._loop.forget(self._signals)
         os.close(self._signals)
-        os.close(signal.set_wakeup_fd(-1))
+        os.close(_signal.set_wakeup_fd(-1))
 
     # -------------------------------------------------------------------------------- requests
 
@@ -231,7 +230,7 @@ class Shim:
         except Refused as refused:
             answer = {"seq": seq, "error": str(refused), "kind": refused.kind}
             control.send(answer if refused.code is None else {**answer, "code": refused.code})
-        except (protocol.BadMessage, KeyError, TypeError, ValueError) as error:
+        except (BadMessage, KeyError, TypeError, ValueError) as error:
             control.send({"seq": seq, "error": f"bad request: {error}", "kind": "invalid"})
         except OSError as error:
             control.send({"seq": seq, "error": str(error), "kind": "failed"})
@@ -248,7 +247,7 @@ class Shim:
             return {}
         if op == "exec":
             return {"pid": self._exec(raw, fds)}
-        protocol.close_all(fds)
+        close_all(fds)
         if op == "state":
             return self._state()
         if op == "grown":
@@ -272,19 +271,17 @@ class Shim:
 
     def _attach(self, raw: dict[str, Any], fds: list[int]) -> None:
         try:
-            attachment = protocol.Attachment.from_json(raw["attachment"], fds)
+            attachment = Attachment.from_json(raw["attachment"], fds)
             running = self._running(None)
         except (Refused, KeyError, TypeError, ValueError):
-            protocol.close_all(fds)
+            close_all(fds)
             raise
         running.io.attach(attachment)
 
     def _exec(self, raw: dict[str, Any], fds: list[int]) -> int:
         exec_id = str(raw["exec"])
         try:
-            attachments = [
-                protocol.Attachment.from_json(item, fds) for item in raw.get("attachments") or ()
-            ]
+            attachments = [Attachment.from_json(item, fds) for item in raw.get("attachments") or ()]
             init = self._running(None)
             if exec_id in self._execs:
                 raise Refused("invalid", f"exec {exec_id} exists")
@@ -292,14 +289,15 @@ class Shim:
             if "process" not in raw:
                 raise KeyError("process")
         except (Refused, KeyError, TypeError, ValueError):
-            protocol.close_all(fds)
+            close_all(fds)
             raise
         outcome = in_worker(
             lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher)
         )
         (pid, code, message), streams = outcome or ((0, 128, WORKER_DIED), [])
         if not pid:
-            self._tell(protocol.ExecFailed(exec_id, code, message))
+            failed = {"event": "exec-failed", "exec": exec_id, "code": code, "message": message}
+            self._tell(failed)
             for attachment in attachments:
                 send_away(attachment, f"{message}\r\n".encode())  # as docker, into the stream
             raise Refused("failed", message, code)
@@ -308,7 +306,7 @@ class Shim:
         io.begin(streams, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
             io.attach(attachment)
-        self._tell(protocol.ExecStarted(exec_id, pid))
+        self._tell({"event": "exec-started", "exec": exec_id, "pid": pid})
         return pid
 
     def _state(self) -> dict[str, object]:
@@ -352,12 +350,14 @@ def _nothing() -> None:
 
 def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
     """What the worker would have told, had it lived; what it may have started is ended."""
+    from dockpy.shim import protocol
+
     _kill_children()
-    raw, fds = protocol.decode(packet, list(fds))
+    raw, fds = decode(packet, list(fds))
     start = protocol.Start.from_json(raw["start"], fds[1:])
     write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
-    tell(control, protocol.Failed(128, WORKER_DIED))
+    tell(control, {"event": "failed", "code": 128, "message": WORKER_DIED})
     for attachment in start.attachments:
         send_away(attachment)
 
@@ -378,13 +378,13 @@ def _kill_children() -> None:
     """What outlived the container's first process: only with the host's pid namespace is there any."""
     for pid in _children():
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, _signal.SIGKILL)
         except OSError:
             pass
 
 
 def _kill(pid: int, number: int, everyone: bool) -> None:
-    theirs = _pid_namespace(pid) if everyone and number != signal.SIGKILL else 0
+    theirs = _pid_namespace(pid) if everyone and number != _signal.SIGKILL else 0
     # The death of a pid namespace's first process is that of all the others.
     if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
         for name in os.listdir("/proc"):
@@ -398,6 +398,8 @@ def _kill(pid: int, number: int, everyone: bool) -> None:
 
 def _pid_namespace(pid: int) -> int:
     """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
+    from dockpy.runtime.namespaces import open_of_process
+
     try:
         fd = open_of_process(pid, "pid")
     except OSError:
@@ -416,15 +418,15 @@ def catch_signals() -> None:
     container.
     """
     for number in (
-        signal.SIGCHLD,
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
+        _signal.SIGCHLD,
+        _signal.SIGHUP,
+        _signal.SIGINT,
+        _signal.SIGTERM,
+        _signal.SIGQUIT,
+        _signal.SIGUSR1,
+        _signal.SIGUSR2,
     ):
-        signal.signal(number, _noticed)
+        _signal.signal(number, _noticed)
 
 
 def _noticed(_number: int, _frame: object) -> None:
@@ -434,13 +436,13 @@ def _noticed(_number: int, _frame: object) -> None:
 def signal_pipe() -> int:
     """Where the numbers of caught signals can be read, one byte each."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     return reading
 
 
 def main(packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
-    here to the end of the container. `packet` is the start message as it came (protocol.decode).
+    here to the end of the container. `packet` is the start message as it came (decode).
     """
     os.setsid()
     title.set("dockpy-shim")

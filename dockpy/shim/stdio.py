@@ -31,9 +31,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dockpy.shim.log import LogWriter
+    from dockpy.shim.logwriter import LogWriter
     from dockpy.shim.loop import Loop
-    from dockpy.shim.protocol import Attachment
+    from dockpy.shim.packets import Attachment
 
 QUEUE_LIMIT = 1 << 20
 BUFFER = 1 << 20

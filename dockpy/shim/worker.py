@@ -14,21 +14,18 @@ half a millisecond. Processes are made as the worker's siblings, so the shim is 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal without its enums; no stub
 import _socket
-import contextlib
 import marshal
 import os
-import signal
 import struct
 import sys
 import time
-import traceback
 
-from dockpy.shim import protocol
 from dockpy.shim.control import listening
 from dockpy.shim.exit import start_ticks, write_exit, write_shim
-from dockpy.shim.log import open_writer, rfc3339_nano
-from dockpy.shim.protocol import NotStarted
+from dockpy.shim.logwriter import open_writer, rfc3339_nano
+from dockpy.shim.packets import NotStarted, decode, send_packet, size_from_json
 from dockpy.shim.stdio import make_pipes, send_away
 
 TYPE_CHECKING = False
@@ -79,11 +76,13 @@ def in_worker(job: Callable[[], tuple[Any, Sequence[int]]]) -> tuple[Any, list[i
 
 def _work(line: _socket.socket, job: Callable[[], tuple[Any, Sequence[int]]]) -> NoReturn:
     try:
-        signal.set_wakeup_fd(-1)
+        _signal.set_wakeup_fd(-1)
         values, fds = job()
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
         line.sendmsg([marshal.dumps(values)], rights if fds else [])
     except BaseException:
+        import traceback  # loaded by the keeper; not before the shim's own code, which is to lie close
+
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -96,7 +95,9 @@ def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, S
     Values: the start message, pid, its start in ticks and in ns, the state of the log's writer, how
     many descriptors are of the socket and of the log. Descriptors: of socket, log and streams.
     """
-    raw, fds = protocol.decode(packet, list(fds))
+    from dockpy.shim import protocol
+
+    raw, fds = decode(packet, list(fds))
     start = protocol.Start.from_json(raw["start"], fds[1:])
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
     listener = listening(start.socket)
@@ -110,7 +111,7 @@ def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, S
     except (NotStarted, OSError, ValueError) as error:
         code = error.code if isinstance(error, NotStarted) else 128
         write_exit(start.bundle, start.boot, code, "", rfc3339_nano(time.time_ns()), str(error))
-        tell(control, protocol.Failed(code, str(error)))
+        tell(control, {"event": "failed", "code": code, "message": str(error)})
         for attachment in start.attachments:
             send_away(attachment)
         if listener is not None:
@@ -118,7 +119,7 @@ def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, S
         return None, ()
     ticks = start_ticks(pid)
     write_shim(start, shim, pid, ticks)
-    tell(control, protocol.Started(pid, ticks, shim))
+    tell(control, {"event": "started", "pid": pid, "start": ticks, "shim": shim})
     state = None if writer is None else writer.state()
     parts = (
         () if listener is None else (listener.detach(),),
@@ -129,17 +130,18 @@ def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, S
     return (raw["start"], pid, ticks, time.time_ns(), state, *counts), sum(parts, ())
 
 
-def tell(control: _socket.socket, event: protocol.Message) -> None:
-    """A daemon that has died meanwhile stops nothing: its successor finds the records."""
-    with contextlib.suppress(OSError):
-        protocol.send_packet(control, protocol.event_to_json(event))
+def tell(control: _socket.socket, event: Mapping[str, object]) -> None:
+    try:
+        send_packet(control, event)
+    except OSError:
+        pass  # a daemon that has died meanwhile stops nothing: its successor finds the records
 
 
 def execute(
     bundle: str, raw: Mapping[str, Any], init_pid: int, open_stdin: bool, launcher: Launcher
 ) -> tuple[Any, Sequence[int]]:
     """An exec, in the worker: (pid, 0, ""), or (0, code, message) when it could not be started."""
-    size = protocol.size_from_json(raw.get("console_size"))
+    size = size_from_json(raw.get("console_size"))
     theirs, ours = (None, ()) if raw.get("tty") else make_pipes(open_stdin)
     try:
         pid, console = launcher.exec(bundle, raw["process"], init_pid, theirs, size)
