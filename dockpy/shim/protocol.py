@@ -157,6 +157,7 @@ class Attachment:
     sinks: Sinks = Sinks()
     detach_keys: str = ""
     early: bytes = b""  # of stdin, read together with the request's head
+    exit: bool = False  # a last frame tells the exit code
 
     def to_json(self, fds: list[int]) -> dict[str, object]:
         """For the wire; appends this attachment's descriptors to `fds`, which the indexes speak of."""
@@ -176,6 +177,7 @@ class Attachment:
             "sinks": {name: index(getattr(self.sinks, name)) for name in STREAMS},
             "detach_keys": self.detach_keys,
             "early": base64.b64encode(self.early).decode("ascii"),
+            "exit": self.exit,
         }
 
     @staticmethod
@@ -200,6 +202,7 @@ class Attachment:
             Sinks(*(descriptor(sinks.get(name)) for name in STREAMS)),
             str(raw.get("detach_keys") or ""),
             base64.b64decode(raw.get("early") or b""),
+            bool(raw.get("exit")),
         )
 
 
