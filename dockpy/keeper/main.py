@@ -23,9 +23,11 @@ import traceback
 
 from dockpy import files, reexec
 from dockpy.errors import DockpyError
+from dockpy.fastjson import dumps
 from dockpy.keeper import place
+from dockpy.keeper.rehearsal import rehearse
 from dockpy.linux import inotify
-from dockpy.linux.memory import give_back
+from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.title import Title
 from dockpy.paths import Paths
@@ -33,18 +35,20 @@ from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.main import main as shim_main
-from dockpy.shim.protocol import BadMessage, Start, close_all, receive_packet, send_packet
+from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from dockpy.shim.main import Launcher
+    from dockpy.shim.worker import Launcher
 
     # dockpy.daemon.main.serve_inherited(paths, listen_fd, keeper_fd, lock_fd, info)
     Serve = Callable[[Paths, int, int, int, dict[str, str]], int]
 
+PIDFD_OPEN = getattr(os, "pidfd_open", pidfd_open)  # ours costs the shims ten pages
+SHIM = b'{"op":"shim","seq":'
 # A daemon that lived so long has earned an immediate successor.
 SETTLED = 60.0
 LONGEST_PAUSE = 10.0
@@ -97,9 +101,15 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
             raise
         os.write(options.ready_fd, str(error).encode())
         return 1
+    keeper.announce(options)
+    catch_signals()
+    gc.disable()
+    # Before there is a child: a shim, rehearsed or not, ends what its container leaves behind.
+    rehearse(options.paths, keeper.title)
+    keeper.listen_to_signals()
     gc.collect()
     give_back()
-    gc.disable()
+    keeper.ballast = fill_holes()
     gc.freeze()
     keeper.start(options)
     keeper.loop()
@@ -163,27 +173,68 @@ class Keeper:
         self._ended = False
         self._watch = -1
         self._hold = -1
-        self._title = Title()
+        self._signals = -1
+        self.title = Title()
+        self.ballast: list[object] = []
 
-    def start(self, options: Options) -> None:
-        catch_signals()
-        self._signals = signal_pipe()
-        self._loop.watch(self._signals, POLLIN, self._signalled)
+    def announce(self, options: Options) -> None:
+        """Whoever started us may connect from here on; the daemon will be there in a moment."""
         os.set_inheritable(self._lock_fd, False)
-        if options.takeover:
-            self._adopt(options.daemon, options.link_fd)
-        else:
-            self._fork_daemon()
+        self._write_record(options.daemon or None)
         self._guard()
         if options.ready_fd >= 0:
             os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
-        self._title.set("dockpy-keeper", self._paths.store)
+
+    def start(self, options: Options) -> None:
+        self.title.set("dockpy-keeper", self._paths.store)
+        if options.takeover:
+            self._adopt(options.daemon, options.link_fd)
+        else:
+            self._fork_daemon()
+
+    def _write_record(self, daemon: int | None) -> None:
+        place.write_daemon_json(
+            self._paths, self._run, self._tier, self._build, os.getpid(), daemon
+        )
+
+    def listen_to_signals(self) -> None:
+        self._signals = signal_pipe()
+        self._loop.watch(self._signals, POLLIN, self._signalled)
 
     def loop(self) -> None:
         while not self._ended:
+            self._fork_shims()
             self._loop.turn()
+
+    def _fork_shims(self) -> None:
+        """Serves starts for as long as nothing else happens, by as few objects as can be.
+
+        A page that this process writes to between two forks is one that the shims cannot share: each
+        keeps its own old copy. So nothing is parsed here, and what is rare is done elsewhere.
+        """
+        link = self._link
+        if link is None:
+            return
+        poll, timeout = self._loop.poll, self._loop.timeout()
+        start = [(link.fileno(), POLLIN)]
+        while self._link is link and poll(timeout) == start:
+            try:
+                packet = receive_raw(link)
+            except (BadMessage, OSError):
+                packet = None
+            if packet is None:
+                self._lose_link()
+                return
+            data, fds = packet
+            if data.startswith(SHIM):  # as keeper.protocol writes it: the seq is found unparsed
+                seq = data[len(SHIM) : data.index(b",", len(SHIM))]
+                self._start_shim(link, seq, data, fds)
+            else:
+                self._take(link, data, fds)
+            for fd in fds:
+                os.close(fd)
 
     # -------------------------------------------------------------------------------- the daemon
 
@@ -205,9 +256,7 @@ class Keeper:
         os.set_inheritable(link_fd, False)
         self._loop.watch(link_fd, POLLIN, self._asked)
         self._loop.watch(self._pidfd, POLLIN, self._daemon_ended)
-        place.write_daemon_json(
-            self._paths, self._run, self._tier, self._build, os.getpid(), self._daemon
-        )
+        self._write_record(pid)
 
     def _be_daemon(self, keeper_fd: int) -> NoReturn:
         status = 70
@@ -217,7 +266,7 @@ class Keeper:
             close_others([keeper_fd, listen_fd, self._lock_fd])
             gc.unfreeze()
             gc.enable()
-            self._title.set("dockpy-daemon", self._paths.store)
+            self.title.set("dockpy-daemon", self._paths.store)
             info = {
                 "run": self._run,
                 "tier": self._tier,
@@ -297,56 +346,53 @@ class Keeper:
 
     # ---------------------------------------------------------------------------------- requests
 
-    def _asked(self, _events: int) -> None:
-        if not self._take_requests():
-            self._lose_link()
-
-    def _take_requests(self) -> bool:
-        """All that are there; False at the end of the link."""
-        while self._link is not None:
-            try:
-                packet = receive_packet(self._link)
-            except BlockingIOError:
-                return True
-            except (BadMessage, OSError):
-                return False
-            if packet is None:
-                return False
-            raw, fds = packet
-            if raw.get("op") == "stop":
-                self._stop = True
-            elif raw.get("op") == "shim":
-                self._answer(raw, fds)
-            close_all(fds)
-        return True
-
-    def _answer(self, raw: dict[str, Any], fds: list[int]) -> None:
+    def _start_shim(self, link: _socket.socket, seq: bytes, data: bytes, fds: list[int]) -> None:
         pidfd = -1
         try:
-            start = Start.from_json(raw["start"], fds[1:])
-            pid = self._fork_shim(start, fds)
-            pidfd = pidfd_open(pid)  # its zombie is there until we reap it, in this very loop
-            answer: dict[str, object] = {"seq": raw.get("seq"), "pid": pid}
-        except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-            answer = {"seq": raw.get("seq"), "error": f"cannot start a shim: {error}"}
-        try:
-            if self._link is not None:
-                send_packet(self._link, answer, [] if pidfd < 0 else [pidfd])
-        except OSError:
-            pass  # the daemon is dying; its successor finds the shim's record
-        finally:
-            if pidfd >= 0:
-                os.close(pidfd)
+            pid = self._fork_shim(data, fds)
+            pidfd = PIDFD_OPEN(pid)  # its zombie is there until we reap it, in this very loop
+            answer = b'{"seq":%b,"pid":%d}' % (seq, pid)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, sys.byteorder))]
+        except OSError as error:
+            text = f"cannot start a shim: {error.strerror}"
+            answer, rights = dumps({"seq": int(seq), "error": text}), []
+        with contextlib.suppress(OSError):  # a dying daemon; its successor finds the shim's record
+            link.sendmsg([answer], rights)
+        if pidfd >= 0:
+            os.close(pidfd)
 
-    def _fork_shim(self, start: Start, fds: list[int]) -> int:
+    def _take(self, link: _socket.socket, data: bytes, fds: list[int]) -> None:
+        """A stop, or a start message too long for a datagram."""
+        raw, rest = decode(data, [os.dup(fd) for fd in fds])
+        if raw.get("op") == "stop":
+            self._stop = True
+        elif raw.get("op") == "shim":
+            self._start_shim(link, b"%d" % int(raw["seq"]), data, fds)
+        close_all(rest)
+
+    def _asked(self, _events: int) -> None:
+        """Together with something else; `_fork_shims` takes it next."""
+
+    def _take_requests(self) -> None:
+        """All that are there."""
+        while self._link is not None:
+            try:
+                packet = receive_raw(self._link)
+            except (BadMessage, OSError):
+                return
+            if packet is None:
+                return
+            self._take(self._link, *packet)
+            close_all(packet[1])
+
+    def _fork_shim(self, data: bytes, fds: list[int]) -> int:
         pid = os.fork()
         if pid:
             return pid
         status = 70
         try:
-            signal.set_wakeup_fd(-1)
             close_others(fds)
-            shim_main(start, fds[0], self._launcher, self._title)
+            shim_main(data, fds, self._launcher, self.title)
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -17,7 +17,8 @@ from __future__ import annotations
 import _socket
 from dataclasses import dataclass
 
-from dockpy.shim.protocol import BadMessage, Start, close_all, receive_packet, send_packet
+from dockpy.shim.packets import BadMessage, close_all, receive_packet, send_packet
+from dockpy.shim.protocol import Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

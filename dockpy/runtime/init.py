@@ -397,7 +397,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     env = environment(process.env, who.home)
     path = find_executable(process.args[0], env.get("PATH"))
     if workload.pid1:
-        pid1.supervise(lambda: run(line, process, path, env))
+        pid1.supervise(lambda: run(line, process, path, env), process.args)
     run(line, process, path, env)
 
 

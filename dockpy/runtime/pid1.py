@@ -1,8 +1,10 @@
 """The init of `--init`: pid 1 in the container; forwards signals, reaps, ends as its child does.
 
 It takes over in the process that would have executed the workload, after all confinement, and so
-lives under the workload's own user, capabilities and filter. But it is still a Python with the
-host's interpreter and our memory in it, and everything in the container may look at pid 1:
+lives under the workload's own user, capabilities and filter. On x86-64 it then becomes 168 bytes
+of machine code (pid1_code) in a sealed file of memory: nothing of the host is left in it. Where
+that cannot be executed (another machine, a filter, vm.memfd_noexec) it stays a Python with the
+host's interpreter and our memory in it, while everything in the container may look at pid 1, so:
 
 - not dumpable: /proc/1/{exe,root,cwd,fd,maps,mem,environ}, ptrace and process_vm_readv want
   CAP_SYS_PTRACE over the user namespace in which the interpreter was executed, one above the
@@ -11,22 +13,28 @@ host's interpreter and our memory in it, and everything in the container may loo
 - /proc/1/cmdline and comm, readable by all, say `docker-init -- …` and no path of the host.
 
 As docker's (tini): the workload has a process group of its own, in the foreground of its terminal.
-Nothing is imported after the fork, no file opened.
+Nothing is imported after the fork.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal is its slow wrapper
+import errno
+import fcntl
 import os
 
+from dockpy.linux.libc import MACHINE
 from dockpy.linux.processes import PR_SET_DUMPABLE, close_range, prctl
 from dockpy.linux.title import set_title
+from dockpy.runtime.pid1_code import program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+MFD_EXEC = 0x10  # linux/memfd.h, since 6.3
+ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 # They tell of a fault of this process itself; waiting for them would hide it.
 _FAULTS = {
     *(_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP),
@@ -40,10 +48,12 @@ def name(args: Sequence[str]) -> None:
     set_title("docker-init", "--", *args)
 
 
-def supervise(execute: Callable[[], NoReturn]) -> NoReturn:
+def supervise(
+    execute: Callable[[], NoReturn], args: Sequence[str] = (), machine: str = MACHINE
+) -> NoReturn:
     """Runs `execute` (reset of signals, execve, its own error reports) in a child, and is its init.
 
-    The caller is pid 1 of its pid namespace, single-threaded, and leader of its session where it
+    `args` are for ps; a `machine` without code of ours keeps the interpreter. The caller is pid 1 of its pid namespace, single-threaded, and leader of its session where it
     has a terminal.
     """
     # Here, since setuid has set it to what fs.suid_dumpable says; the child inherits it until its
@@ -56,8 +66,10 @@ def supervise(execute: Callable[[], NoReturn]) -> NoReturn:
     child = os.fork()
     if child == 0:
         _workload(execute)
-    close_range(0)
     os.chdir("/")
+    if machine == "x86_64":
+        _become_small(child, waited, args)
+    close_range(0)
     while True:
         number = _signal.sigwait(waited)
         if number == _signal.SIGCHLD:
@@ -78,6 +90,32 @@ def _workload(execute: Callable[[], NoReturn]) -> NoReturn:
         execute()
     finally:
         os._exit(127)
+
+
+def _become_small(child: int, waited: set[int], args: Sequence[str]) -> None:
+    """execve of pid1_code; returns where something is against it. Blocked signals stay blocked."""
+    mask = 0
+    for number in waited:
+        mask |= 1 << (number - 1)
+    try:
+        fd = _memory_file("docker-init")
+        os.write(fd, program(child, mask))
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, ALL_SEALS)
+        close_range(0, fd - 1)
+        close_range(fd + 1)
+        os.execve(fd, ["docker-init", "--", *args], {})
+    except OSError:
+        return
+
+
+def _memory_file(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, flags)  # before Linux 6.3, where it is so anyway
 
 
 def _reap(child: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import _socket
-import contextlib
 import errno
 import os
 from collections import deque
 
 from dockpy import files
 from dockpy.shim.loop import POLLIN, POLLOUT
-from dockpy.shim.protocol import BadMessage, receive_packet, send_packet
+from dockpy.shim.packets import BadMessage, receive_packet, send_packet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,55 +92,60 @@ class Control:
             self._on_change(self)
 
 
-class Listener:
-    """The socket that later daemons connect to; made again when somebody has deleted it."""
+def listening(path: str) -> _socket.socket | None:
+    """The socket that later daemons connect to, 0600; None where it cannot be made (SIGHUP: again)."""
+    for _ in range(2):
+        sock = _socket.socket(
+            _socket.AF_UNIX,
+            _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK,
+        )
+        try:
+            os.fchmod(sock.fileno(), 0o600)
+            sock.bind(path)
+            sock.listen(16)
+            return sock
+        except OSError as error:
+            sock.close()
+            number = error.errno
+        if number == errno.EADDRINUSE:  # of a shim before us
+            files.unlink_if_exists(path)
+        elif number == errno.ENOENT:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        else:
+            break
+    return None
 
-    def __init__(self, loop: Loop, path: str, accept: Callable[[int], None]) -> None:
+
+class Listener:
+    """Accepts daemons; makes the socket again when somebody has deleted it."""
+
+    def __init__(
+        self, loop: Loop, path: str, fd: int | None, accept: Callable[[int], None]
+    ) -> None:
         self._loop = loop
         self._path = path
         self._accept = accept
         self._sock: _socket.socket | None = None
-        self._listen()
+        if fd is not None:
+            self._watch(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+
+    def _watch(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._loop.watch(sock.fileno(), POLLIN, self._ready)
 
     def ensure(self) -> None:
         """Errors stay silent: the next SIGHUP asks again."""
-        if not os.access(self._path, os.F_OK):
+        if os.access(self._path, os.F_OK):
+            return
+        try:
+            sock = listening(self._path)
+        except OSError:
+            return
+        if sock is not None:
             if self._sock is not None:
                 self._loop.forget(self._sock.fileno())
                 self._sock.close()
-                self._sock = None
-            self._listen()
-
-    def _listen(self) -> None:
-        for _ in range(2):
-            sock = _socket.socket(
-                _socket.AF_UNIX,
-                _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK,
-            )
-            try:
-                os.fchmod(sock.fileno(), 0o600)
-                sock.bind(self._path)
-                sock.listen(16)
-            except OSError as error:
-                sock.close()
-                if not self._make_room(error.errno):
-                    return
-            else:
-                self._sock = sock
-                self._loop.watch(sock.fileno(), POLLIN, self._ready)
-                return
-
-    def _make_room(self, number: int | None) -> bool:
-        """Whether binding may work now: a stale socket was there, or no folder."""
-        made = False
-        with contextlib.suppress(OSError):
-            if number == errno.EADDRINUSE:
-                os.unlink(self._path)
-                made = True
-            elif number == errno.ENOENT:
-                os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-                made = True
-        return made
+            self._watch(sock)
 
     def _ready(self, _events: int) -> None:
         assert self._sock is not None
@@ -150,6 +154,11 @@ class Listener:
         except OSError:
             return
         self._accept(fd)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
 
     def remove(self) -> None:
         """At the end of the shim."""

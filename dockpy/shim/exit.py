@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from dockpy import files
+from dockpy.fastjson import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,21 +29,25 @@ def start_ticks(pid: int) -> int:
         os.close(fd)
 
 
-def write_shim(start: Start, init_pid: int | None, init_start: int) -> None:
-    """With init None: a container is about to be created by this shim."""
-    pid = os.getpid()
-    init = "null" if init_pid is None else f'{{"pid":{init_pid},"start":{init_start}}}'
-    record = (
-        f'{{"boot":"{start.boot}","pid":{pid},"start":{start_ticks(pid)},'
-        f'"socket":{json.dumps(start.socket)},"init":{init}}}'
-    )
-    files.write_atomic(shim_path(start.bundle), record.encode(), durable=False)
+def write_shim(start: Start, pid: int, init_pid: int | None, init_start: int) -> None:
+    """`pid` is the shim's. With init None: a container is about to be created by it."""
+    init = None if init_pid is None else {"pid": init_pid, "start": init_start}
+    record = {
+        "boot": start.boot,
+        "pid": pid,
+        "start": start_ticks(pid),
+        "socket": start.socket,
+        "init": init,
+    }
+    files.write_atomic(shim_path(start.bundle), dumps(record), durable=False)
 
 
-def write_exit(start: Start, code: int, started: str, finished: str, error: str = "") -> None:
+def write_exit(
+    bundle: str, boot: str, code: int, started: str, finished: str, error: str = ""
+) -> None:
     """Survives every process of ours, not a power cut, after which no container runs anyway."""
     record: dict[str, object] = {
-        "boot": start.boot,
+        "boot": boot,
         "code": code,
         "started": started,
         "finished": finished,
@@ -51,4 +55,4 @@ def write_exit(start: Start, code: int, started: str, finished: str, error: str 
     }
     if error:
         record["error"] = error
-    files.write_atomic(exit_path(start.bundle), json.dumps(record).encode(), durable=False)
+    files.write_atomic(exit_path(bundle), dumps(record), durable=False)

@@ -21,6 +21,7 @@ POLLIN, POLLOUT, POLLHUP, POLLERR = select.POLLIN, select.POLLOUT, select.POLLHU
 class Loop:
     def __init__(self) -> None:
         self._poll = select.poll()
+        self.poll = self._poll.poll
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
 
@@ -36,13 +37,16 @@ class Loop:
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         self._timers.append((time.monotonic() + seconds, call))
 
+    def timeout(self) -> int | None:
+        """How long poll(2) may wait, in ms."""
+        if not self._timers:
+            return None
+        first = min(when for when, _ in self._timers)
+        return max(0, int((first - time.monotonic()) * 1000) + 1)
+
     def turn(self) -> None:
         """Waits for something to happen, and lets it."""
-        timeout = None
-        if self._timers:
-            first = min(when for when, _ in self._timers)
-            timeout = max(0, int((first - time.monotonic()) * 1000) + 1)
-        for fd, events in self._poll.poll(timeout):
+        for fd, events in self.poll(self.timeout()):
             call = self._calls.get(fd)
             if call is not None:
                 call(events)

@@ -10,95 +10,93 @@ clients that read slowly. A daemon is never waited for.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal without its enums; no stub
 import _socket
 import gc
 import os
-import signal
-import sys
 import time
-import traceback
-from dataclasses import dataclass
 
-from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, close_range, prctl
-from dockpy.runtime.namespaces import open_of_process
-from dockpy.shim import protocol
+from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
 from dockpy.shim.control import Control, Listener
-from dockpy.shim.exit import start_ticks, write_exit, write_shim
-from dockpy.shim.log import open_writer, rfc3339_nano
+from dockpy.shim.exit import write_exit
+from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.protocol import NotStarted
+from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
 from dockpy.shim.stdio import Buffer, ProcessIO, send_away
+from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, NoReturn, Protocol
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from dockpy.linux.title import Title
-    from dockpy.shim.log import LogWriter
-
-    class Launcher(Protocol):
-        """Starts processes as children of the caller's *parent*; (pid, pty master or None).
-
-        Called in a worker process of its own. stdio None: the process gets a pty, of `size` (height,
-        width). Raises NotStarted.
-        """
-
-        def create(
-            self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
-        ) -> tuple[int, int | None]: ...
-
-        def exec(
-            self,
-            bundle: str,
-            process: Mapping[str, Any],
-            init_pid: int,
-            stdio: tuple[int, int, int] | None,
-            size: tuple[int, int] | None,
-        ) -> tuple[int, int | None]: ...
-
+    from dockpy.shim.logwriter import LogWriter
+    from dockpy.shim.worker import Launcher
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
-@dataclass
 class Running:
     """A process of the container: its own first one (exec None) or an exec's."""
 
-    exec: str | None
-    io: ProcessIO
-    pid: int
-    code: int | None = None
-    told: bool = False  # a daemon was there to hear its exit
-    finished: bool = False  # everything delivered
+    def __init__(self, exec_id: str | None, io: ProcessIO, pid: int) -> None:
+        self.exec = exec_id
+        self.io = io
+        self.pid = pid
+        self.code: int | None = None
+        self.told = False  # a daemon was there to hear its exit
+        self.finished = False  # everything delivered
 
 
 class Refused(Exception):
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, code: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.code = code
 
 
 class Shim:
-    def __init__(self, start: protocol.Start, control: int, launcher: Launcher) -> None:
-        self._start = start
+    """Starts a container when made; `run` is its life."""
+
+    def __init__(self, packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
         self._launcher = launcher
         self._loop = Loop()
         self._buffer = Buffer(self._loop)
         self._controls: list[Control] = []
         self._init: Running | None = None
-        self._init_start = 0
         self._execs: dict[str, Running] = {}
-        self._started = 0
-        self._failed = False
         self._childless = False
         self._followers: list[tuple[Control, int]] = []
+        self._log: LogWriter | None = None
+        # Before there is a child whose end could be missed.
         self._signals = signal_pipe()
         self._loop.watch(self._signals, POLLIN, self._signalled)
-        self._log: LogWriter | None = None
-        self._listener = Listener(self._loop, start.socket, self._connected)
-        self._connected(control)
+        outcome = in_worker(lambda: begin(packet, fds, launcher))
+        if outcome is None:
+            _could_not_start(packet, fds)
+            return
+        values, got = outcome
+        if values is None:
+            return
+        start, pid, self._init_start, self._started, state, listeners, logs = values
+        self._bundle: str = start["bundle"]
+        self._boot: str = start["boot"]
+        title.set("dockpy-shim", start["id"][:12])
+        self._listener = Listener(
+            self._loop, start["socket"], got[0] if listeners else None, self._connected
+        )
+        self._log = resume_writer(state, got[listeners : listeners + logs])
+        self._connected(fds[0])
+        io = self._process_io(None, tty=start["tty"], log=self._log)
+        self._init = Running(None, io, pid)
+        io.begin(
+            got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
+        )
+        for item in start["attachments"]:
+            io.attach(Attachment.from_json(item, fds[1:]))
 
     def _connected(self, fd: int) -> None:
         self._controls.append(Control(self._loop, fd, self._serve, self._control_changed))
@@ -107,45 +105,10 @@ class Shim:
         if control.closed and control in self._controls:
             self._controls.remove(control)
 
-    def _tell(self, event: protocol.Message) -> None:
-        message = protocol.event_to_json(event)
+    def _tell(self, event: Mapping[str, object]) -> None:
+        """See shim.protocol for what events there are."""
         for control in tuple(self._controls):
-            control.send(message)
-
-    # ---------------------------------------------------------------------------------- start
-
-    def start(self) -> None:
-        start = self._start
-        self._log = open_writer(start.log, start.bundle, start.id)
-        # First, so that whoever comes after a crash of daemon and keeper knows of this shim.
-        write_shim(start, None, 0)
-        io = self._process_io(None, tty=start.tty, log=self._log)
-        try:
-            pid, console = _launch(
-                io,
-                start.tty,
-                start.open_stdin,
-                lambda stdio: self._launcher.create(start.bundle, stdio, start.console_size),
-            )
-        except NotStarted as failure:
-            self._could_not_start(failure.code, str(failure))
-            return
-        self._init = Running(None, io, pid)
-        self._init_start = start_ticks(pid)
-        self._started = time.time_ns()
-        io.begin(console, open_stdin=start.open_stdin, stdin_once=start.stdin_once)
-        for attachment in start.attachments:
-            io.attach(attachment)
-        write_shim(start, pid, self._init_start)
-        self._tell(protocol.Started(pid, self._init_start, os.getpid()))
-
-    def _could_not_start(self, code: int, message: str) -> None:
-        self._failed = True
-        now = rfc3339_nano(time.time_ns())
-        write_exit(self._start, code, "", now, message)
-        self._tell(protocol.Failed(code, message))
-        for attachment in self._start.attachments:
-            send_away(attachment)
+            control.send(event)
 
     def _process_io(self, exec_id: str | None, *, tty: bool, log: LogWriter | None) -> ProcessIO:
         return ProcessIO(
@@ -154,7 +117,7 @@ class Shim:
             tty=tty,
             log=log,
             on_log=self._log_grew,
-            on_detach=lambda: self._tell(protocol.Detached(exec_id)),
+            on_detach=lambda: self._tell({"event": "detached", "exec": exec_id}),
             on_finished=lambda: self._finished(exec_id),
         )
 
@@ -165,7 +128,7 @@ class Shim:
             numbers = os.read(self._signals, 512)
         except BlockingIOError:
             return
-        if signal.SIGHUP in numbers:
+        if _signal.SIGHUP in numbers:
             self._listener.ensure()
         self._reap()
 
@@ -201,12 +164,13 @@ class Shim:
         running.told = any(not control.closed for control in self._controls)
         if running.exec is None:
             finished = rfc3339_nano(time.time_ns())
-            write_exit(self._start, running.code, rfc3339_nano(self._started), finished)
-            self._tell(protocol.Exit(running.code, finished))
+            started = rfc3339_nano(self._started)
+            write_exit(self._bundle, self._boot, running.code, started, finished)
+            self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
-            self._tell(protocol.ExecExit(running.exec, running.code))
+            self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
 
     def _finished(self, exec_id: str | None) -> None:
@@ -227,17 +191,35 @@ class Shim:
     def done(self) -> bool:
         if not all(control.flushed for control in self._controls):
             return False
-        if self._failed:
-            return True
-        if self._init is None or not self._init.finished or not self._childless:
+        if self._init is None:
+            return True  # it could not be started
+        if not self._init.finished or not self._childless:
             return False
         return all(running.finished for running in self._execs.values())
 
     def run(self) -> None:
-        self.start()
         while not self.done:
             self._loop.turn()
-        self._listener.remove()
+        if self._init is not None:
+            self._listener.remove()
+
+    def turn(self) -> None:
+        """One round of `run`, at most a tenth of a second: for a rehearsal."""
+        self._loop.after(0.1, _nothing)
+        self._loop.turn()
+
+    def close(self) -> None:
+        """What the end of the process does for all but a rehearsal."""
+        if self._init is not None:
+            self._listener.close()
+            self._init.io.abandon()
+        for control in tuple(self._controls):
+            control.close()
+        if self._log is not None:
+            self._log.close()
+        self._loop.forget(self._signals)
+        os.close(self._signals)
+        os.close(_signal.set_wakeup_fd(-1))
 
     # -------------------------------------------------------------------------------- requests
 
@@ -246,12 +228,9 @@ class Shim:
         try:
             answer = self._request(control, raw, fds)
         except Refused as refused:
-            control.send({"seq": seq, "error": str(refused), "kind": refused.kind})
-        except NotStarted as failure:
-            control.send(
-                {"seq": seq, "error": str(failure), "kind": "failed", "code": failure.code}
-            )
-        except (protocol.BadMessage, KeyError, TypeError, ValueError) as error:
+            answer = {"seq": seq, "error": str(refused), "kind": refused.kind}
+            control.send(answer if refused.code is None else {**answer, "code": refused.code})
+        except (BadMessage, KeyError, TypeError, ValueError) as error:
             control.send({"seq": seq, "error": f"bad request: {error}", "kind": "invalid"})
         except OSError as error:
             control.send({"seq": seq, "error": str(error), "kind": "failed"})
@@ -268,7 +247,7 @@ class Shim:
             return {}
         if op == "exec":
             return {"pid": self._exec(raw, fds)}
-        protocol.close_all(fds)
+        close_all(fds)
         if op == "state":
             return self._state()
         if op == "grown":
@@ -292,48 +271,42 @@ class Shim:
 
     def _attach(self, raw: dict[str, Any], fds: list[int]) -> None:
         try:
-            attachment = protocol.Attachment.from_json(raw["attachment"], fds)
+            attachment = Attachment.from_json(raw["attachment"], fds)
             running = self._running(None)
         except (Refused, KeyError, TypeError, ValueError):
-            protocol.close_all(fds)
+            close_all(fds)
             raise
         running.io.attach(attachment)
 
     def _exec(self, raw: dict[str, Any], fds: list[int]) -> int:
         exec_id = str(raw["exec"])
-        tty = bool(raw.get("tty"))
         try:
-            attachments = [
-                protocol.Attachment.from_json(item, fds) for item in raw.get("attachments") or ()
-            ]
-            size = protocol.size_from_json(raw.get("console_size"))
-            process: dict[str, Any] = raw["process"]
+            attachments = [Attachment.from_json(item, fds) for item in raw.get("attachments") or ()]
             init = self._running(None)
             if exec_id in self._execs:
                 raise Refused("invalid", f"exec {exec_id} exists")
+            wants_stdin = any(attachment.stdin for attachment in attachments)
+            if "process" not in raw:
+                raise KeyError("process")
         except (Refused, KeyError, TypeError, ValueError):
-            protocol.close_all(fds)
+            close_all(fds)
             raise
-        wants_stdin = any(attachment.stdin for attachment in attachments)
-        io = self._process_io(exec_id, tty=tty, log=None)
-        bundle = self._start.bundle
-        try:
-            pid, console = _launch(
-                io,
-                tty,
-                wants_stdin,
-                lambda stdio: self._launcher.exec(bundle, process, init.pid, stdio, size),
-            )
-        except NotStarted as error:
-            self._tell(protocol.ExecFailed(exec_id, error.code, str(error)))
+        outcome = in_worker(
+            lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher)
+        )
+        (pid, code, message), streams = outcome or ((0, 128, WORKER_DIED), [])
+        if not pid:
+            failed = {"event": "exec-failed", "exec": exec_id, "code": code, "message": message}
+            self._tell(failed)
             for attachment in attachments:
-                send_away(attachment, f"{error}\r\n".encode())  # as docker, into the stream
-            raise
+                send_away(attachment, f"{message}\r\n".encode())  # as docker, into the stream
+            raise Refused("failed", message, code)
+        io = self._process_io(exec_id, tty=bool(raw.get("tty")), log=None)
         self._execs[exec_id] = Running(exec_id, io, pid)
-        io.begin(console, open_stdin=wants_stdin, stdin_once=True)
+        io.begin(streams, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
             io.attach(attachment)
-        self._tell(protocol.ExecStarted(exec_id, pid))
+        self._tell({"event": "exec-started", "exec": exec_id, "pid": pid})
         return pid
 
     def _state(self) -> dict[str, object]:
@@ -371,56 +344,22 @@ class Shim:
                 control.send({"seq": seq, "ok": True})
 
 
-def _launch(
-    io: ProcessIO,
-    tty: bool,
-    open_stdin: bool,
-    make: Callable[[tuple[int, int, int] | None], tuple[int, int | None]],
-) -> tuple[int, int | None]:
-    """Has the process made, with the pipes' other ends or with a pty, by a worker that ends at once.
-
-    A fork costs half a millisecond; in return this process never touches (and so never copies) what
-    parses specifications and builds containers.
-    """
-    ends = None if tty else io.pipes(open_stdin)
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    try:
-        worker = os.fork()
-        if worker == 0:
-            _work(theirs, lambda: make(ends))
-        theirs.close()
-        packet = protocol.receive_packet(ours)
-        os.waitpid(worker, 0)
-        if packet is None:
-            raise NotStarted(128, "the process that starts containers was killed")
-        answer, fds = packet
-        if "code" in answer:
-            raise NotStarted(int(answer["code"]), str(answer["message"]))
-        return int(answer["pid"]), fds[0] if fds else None
-    except BaseException:
-        io.abandon()
-        raise
-    finally:
-        ours.close()
-        protocol.close_all(ends or ())
+def _nothing() -> None:
+    pass
 
 
-def _work(line: _socket.socket, make: Callable[[], tuple[int, int | None]]) -> NoReturn:
-    try:
-        try:
-            signal.set_wakeup_fd(-1)
-            pid, console = make()
-        except NotStarted as failure:
-            protocol.send_packet(line, {"code": failure.code, "message": str(failure)})
-        except (OSError, ValueError) as error:
-            protocol.send_packet(line, {"code": 128, "message": str(error)})
-        else:
-            protocol.send_packet(line, {"pid": pid}, () if console is None else (console,))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(0)
+def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
+    """What the worker would have told, had it lived; what it may have started is ended."""
+    from dockpy.shim import protocol
+
+    _kill_children()
+    raw, fds = decode(packet, list(fds))
+    start = protocol.Start.from_json(raw["start"], fds[1:])
+    write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
+    tell(control, {"event": "failed", "code": 128, "message": WORKER_DIED})
+    for attachment in start.attachments:
+        send_away(attachment)
 
 
 def _exit_code(status: int) -> int:
@@ -439,13 +378,13 @@ def _kill_children() -> None:
     """What outlived the container's first process: only with the host's pid namespace is there any."""
     for pid in _children():
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, _signal.SIGKILL)
         except OSError:
             pass
 
 
 def _kill(pid: int, number: int, everyone: bool) -> None:
-    theirs = _pid_namespace(pid) if everyone and number != signal.SIGKILL else 0
+    theirs = _pid_namespace(pid) if everyone and number != _signal.SIGKILL else 0
     # The death of a pid namespace's first process is that of all the others.
     if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
         for name in os.listdir("/proc"):
@@ -459,6 +398,8 @@ def _kill(pid: int, number: int, everyone: bool) -> None:
 
 def _pid_namespace(pid: int) -> int:
     """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
+    from dockpy.runtime.namespaces import open_of_process
+
     try:
         fd = open_of_process(pid, "pid")
     except OSError:
@@ -477,15 +418,15 @@ def catch_signals() -> None:
     container.
     """
     for number in (
-        signal.SIGCHLD,
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
+        _signal.SIGCHLD,
+        _signal.SIGHUP,
+        _signal.SIGINT,
+        _signal.SIGTERM,
+        _signal.SIGQUIT,
+        _signal.SIGUSR1,
+        _signal.SIGUSR2,
     ):
-        signal.signal(number, _noticed)
+        _signal.signal(number, _noticed)
 
 
 def _noticed(_number: int, _frame: object) -> None:
@@ -495,24 +436,24 @@ def _noticed(_number: int, _frame: object) -> None:
 def signal_pipe() -> int:
     """Where the numbers of caught signals can be read, one byte each."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     return reading
 
 
-def main(start: protocol.Start, control: int, launcher: Launcher, title: Title) -> None:
+def main(packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
-    here to the end of the container.
+    here to the end of the container. `packet` is the start message as it came (decode).
     """
     os.setsid()
-    title.set("dockpy-shim", start.id[:12])
+    title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(start, control, launcher).run()
+    Shim(packet, fds, launcher, title).run()
 
 
 def close_others(keep: Sequence[int]) -> None:
-    """Every descriptor but those, and 0 to 2."""
+    """Every descriptor but those, and 0 to 2. The keeper never has a thousand."""
     low = 3
     for fd in sorted(keep):
-        close_range(low, fd - 1)
-        low = max(low, fd + 1)
-    close_range(low)
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(low, 1024))

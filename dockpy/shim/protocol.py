@@ -18,13 +18,16 @@ An object longer than a datagram may be travels in a memfd: `{"memfd":true}`, la
 from __future__ import annotations
 
 import _socket
-import base64
-import json
 import os
 import signal
-import struct
 import time
 from dataclasses import dataclass, field
+
+from dockpy.shim.packets import Attachment as Attachment
+from dockpy.shim.packets import BadMessage as BadMessage
+from dockpy.shim.packets import NotStarted as NotStarted
+from dockpy.shim.packets import Sinks as Sinks
+from dockpy.shim.packets import close_all, receive_packet, send_packet, size_from_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,174 +39,6 @@ if TYPE_CHECKING:
     Message: TypeAlias = (
         "Reply | Refusal | Started | Failed | ExecStarted | ExecFailed | ExecExit | Exit | Detached"
     )
-
-# Far below the default wmem (208 KiB), so that a datagram always fits an empty socket buffer.
-LONGEST = 1 << 16
-# The kernel's SCM_MAX_FD.
-MOST_FDS = 253
-STREAMS = ("stdin", "stdout", "stderr")
-
-
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class BadMessage(ValueError):
-    """A datagram that is not of this protocol."""
-
-
-class NotStarted(Exception):
-    """A process could not be started; code as docker's: 126, 127 or 128."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-# ------------------------------------------------------------------------------------ datagrams
-
-
-def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[int] = ()) -> None:
-    """One object with descriptors; BlockingIOError when the other side does not keep up."""
-    data = _to_json(obj).encode()
-    memfd = -1
-    if len(data) > LONGEST:
-        memfd = os.memfd_create("dockpy-message", os.MFD_CLOEXEC)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(memfd, view) :]
-        data = b'{"memfd":true}'
-        fds = (*fds, memfd)
-    try:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
-        sock.sendmsg([data], rights if fds else [], _socket.MSG_NOSIGNAL)
-    finally:
-        if memfd >= 0:
-            os.close(memfd)
-
-
-def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next object and its descriptors (close-on-exec, the caller's to close); None at the end."""
-    while True:
-        try:
-            data, ancillary, flags, _ = sock.recvmsg(
-                2 * LONGEST, _socket.CMSG_SPACE(4 * MOST_FDS), _socket.MSG_CMSG_CLOEXEC
-            )
-            break
-        except ConnectionResetError:
-            # The other side closed with something of ours unread. The kernel says so once, and before
-            # what it had sent itself, which is still there.
-            continue
-    fds: list[int] = []
-    for level, kind, content in ancillary:
-        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            count = len(content) // 4
-            fds += struct.unpack(f"{count}i", content[: 4 * count])
-    if not data:
-        close_all(fds)
-        return None
-    try:
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
-            raise BadMessage("datagram longer than the protocol allows")
-        obj = json.loads(data)
-        if isinstance(obj, dict) and obj.get("memfd") is True and fds:
-            memfd = fds.pop()
-            try:
-                obj = json.loads(_read_whole(memfd))
-            finally:
-                os.close(memfd)
-        if not isinstance(obj, dict):
-            raise BadMessage("not an object")
-    except ValueError as error:
-        close_all(fds)
-        raise BadMessage(str(error)) from None
-    return obj, fds
-
-
-def _read_whole(fd: int) -> bytes:
-    size = os.fstat(fd).st_size
-    if size > 16 << 20:
-        raise BadMessage("message longer than 16 MiB")
-    return os.pread(fd, size, 0)
-
-
-def close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-
-
-# ------------------------------------------------------------------------------- what is started
-
-
-@dataclass(frozen=True)
-class Sinks:
-    """Descriptors of the client itself, used in place of its connection for as long as that lives."""
-
-    stdin: int | None = None
-    stdout: int | None = None
-    stderr: int | None = None
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """One attached client: its connection, which streams it takes, and its own descriptors for
-    some.
-    """
-
-    conn: int
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    framed: bool = True
-    sinks: Sinks = Sinks()
-    detach_keys: str = ""
-    early: bytes = b""  # of stdin, read together with the request's head
-    exit: bool = False  # a last frame tells the exit code
-
-    def to_json(self, fds: list[int]) -> dict[str, object]:
-        """For the wire; appends this attachment's descriptors to `fds`, which the indexes speak of."""
-
-        def index(fd: int | None) -> int | None:
-            if fd is None:
-                return None
-            fds.append(fd)
-            return len(fds) - 1
-
-        return {
-            "conn": index(self.conn),
-            "stdin": self.stdin,
-            "stdout": self.stdout,
-            "stderr": self.stderr,
-            "framed": self.framed,
-            "sinks": {name: index(getattr(self.sinks, name)) for name in STREAMS},
-            "detach_keys": self.detach_keys,
-            "early": base64.b64encode(self.early).decode("ascii"),
-            "exit": self.exit,
-        }
-
-    @staticmethod
-    def from_json(raw: Mapping[str, Any], fds: Sequence[int]) -> Attachment:
-        def descriptor(value: object) -> int | None:
-            if value is None:
-                return None
-            if not isinstance(value, int) or not 0 <= value < len(fds):
-                raise BadMessage(f"no descriptor {value!r} in this datagram")
-            return fds[value]
-
-        conn = descriptor(raw["conn"])
-        if conn is None:
-            raise BadMessage("an attachment needs its connection")
-        sinks = raw.get("sinks") or {}
-        return Attachment(
-            conn,
-            bool(raw.get("stdin")),
-            bool(raw.get("stdout")),
-            bool(raw.get("stderr")),
-            bool(raw.get("framed")),
-            Sinks(*(descriptor(sinks.get(name)) for name in STREAMS)),
-            str(raw.get("detach_keys") or ""),
-            base64.b64decode(raw.get("early") or b""),
-            bool(raw.get("exit")),
-        )
 
 
 @dataclass(frozen=True)
@@ -271,16 +106,6 @@ class Start:
             tuple(Attachment.from_json(item, fds) for item in raw.get("attachments") or ()),
             bool(raw.get("stop_on_shim_death", True)),
         )
-
-
-def size_from_json(raw: object) -> tuple[int, int] | None:
-    """A console size, `[height, width]`; None when absent."""
-    if raw is None:
-        return None
-    if not isinstance(raw, (list, tuple)) or len(raw) != 2:
-        raise BadMessage("console_size is [height, width]")
-    height, width = (min(max(int(value), 0), 65535) for value in raw)
-    return height, width
 
 
 # ------------------------------------------------------------------------------ what a shim says
@@ -378,21 +203,6 @@ def message_from_json(raw: Mapping[str, Any]) -> Message | None:
     except (KeyError, TypeError, ValueError) as error:
         raise BadMessage(f"a shim's message lacks {error}") from None
     return None
-
-
-EVENT_NAMES: Mapping[type, str] = {
-    Started: "started",
-    Failed: "failed",
-    ExecStarted: "exec-started",
-    ExecFailed: "exec-failed",
-    ExecExit: "exec-exit",
-    Exit: "exit",
-    Detached: "detached",
-}
-
-
-def event_to_json(event: Message) -> dict[str, object]:
-    return {"event": EVENT_NAMES[type(event)], **event.__dict__}
 
 
 # --------------------------------------------------------------------------- the daemon's end

@@ -29,11 +29,11 @@ from dockpy.shim.loop import POLLERR, POLLHUP, POLLIN, POLLOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from dockpy.shim.log import LogWriter
+    from dockpy.shim.logwriter import LogWriter
     from dockpy.shim.loop import Loop
-    from dockpy.shim.protocol import Attachment
+    from dockpy.shim.packets import Attachment
 
 QUEUE_LIMIT = 1 << 20
 BUFFER = 1 << 20
@@ -703,10 +703,21 @@ def parse_keys(spec: str) -> bytes:
 # ------------------------------------------------------------------------------------- together
 
 
+def make_pipes(open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """The process's stdin, stdout, stderr; and our ends: (stdin if it is open), stdout, stderr."""
+    from_stdout, stdout = os.pipe()
+    from_stderr, stderr = os.pipe()
+    if open_stdin:
+        stdin, to_stdin = os.pipe()
+        return (stdin, stdout, stderr), (to_stdin, from_stdout, from_stderr)
+    stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return (stdin, stdout, stderr), (from_stdout, from_stderr)
+
+
 class ProcessIO:
     """All streams of one process, the container's own or an exec.
 
-    Before the process is created: `pipes()`, whose ends it gets. Once it runs: `begin`. When it has
+    Once it runs: `begin`. When it has
     ended: `over`, which empties the pipes into log and queues, and `settle`: as soon as everything
     is
     delivered, the clients are sent away and `on_finished` is called, once.
@@ -734,39 +745,28 @@ class ProcessIO:
         self.clients: list[Client] = []
         self._outputs: list[Output] = []
         self._console = -1
-        self._ours: tuple[int, int, int] = (-1, -1, -1)
         self._over = False
         self._code = 0
         self._finished = False
 
-    def pipes(self, open_stdin: bool) -> tuple[int, int, int]:
-        """stdin, stdout and stderr for the process; the caller closes them once it has got them."""
+    def begin(self, streams: Sequence[int], *, open_stdin: bool, stdin_once: bool) -> None:
+        """`streams` is the pty's master, or our ends of the pipes (see make_pipes)."""
+        if self.tty:
+            (self._console,) = streams
+            if open_stdin:
+                self.stdin = Stdin(self.loop, os.dup(self._console), tty=True, once=stdin_once)
+            self._outputs = [Output(self, self._console, 1)]
+            return
         if open_stdin:
-            stdin, to_stdin = os.pipe()
-        else:
-            stdin, to_stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
-        from_stdout, stdout = os.pipe()
-        from_stderr, stderr = os.pipe()
-        self._ours = (to_stdin, from_stdout, from_stderr)
-        return stdin, stdout, stderr
+            self.stdin = Stdin(self.loop, streams[0], tty=False, once=stdin_once)
+        self._outputs = [Output(self, streams[-2], 1), Output(self, streams[-1], 2)]
 
     def abandon(self) -> None:
-        """The process could not be created."""
-        for fd in self._ours:
-            if fd >= 0:
-                os.close(fd)
-
-    def begin(self, console: int | None, *, open_stdin: bool, stdin_once: bool) -> None:
-        if console is not None:
-            self._console = console
-            if open_stdin:
-                self.stdin = Stdin(self.loop, os.dup(console), tty=True, once=stdin_once)
-            self._outputs = [Output(self, console, 1)]
-            return
-        to_stdin, from_stdout, from_stderr = self._ours
-        if to_stdin >= 0:
-            self.stdin = Stdin(self.loop, to_stdin, tty=False, once=stdin_once)
-        self._outputs = [Output(self, from_stdout, 1), Output(self, from_stderr, 2)]
+        """At once, whatever is left to deliver."""
+        for output in self._outputs:
+            output.end()
+        for client in tuple(self.clients):
+            client.drop()
 
     def attach(self, attachment: Attachment) -> None:
         Client(self, attachment)

@@ -20,9 +20,17 @@ from dockpy.keeper.main import Options, run
 from dockpy.keeper.protocol import Born, KeeperLink, NewListener, NotBorn
 from dockpy.keeper.takeover import spawn
 from dockpy.paths import Paths
-from dockpy.shim.protocol import Failed, LogConfig, ShimLink, Start, event_to_json
+from dockpy.shim.protocol import (
+    Exit,
+    Failed,
+    LogConfig,
+    ShimLink,
+    Start,
+    Started,
+)
 from tests.shim.standin import PlainLauncher
 
+NAMES: dict[type, str] = {Started: "started", Failed: "failed", Exit: "exit"}
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from tests.keeper.toykeeper import main; main(sys.argv[1:])"
@@ -104,7 +112,9 @@ class Toy:
             message = shim.receive()
             if message is None:
                 break
-            conn.sendall(json.dumps(event_to_json(message)).encode() + b"\n")
+            conn.sendall(
+                json.dumps({"event": NAMES[type(message)], **message.__dict__}).encode() + b"\n"
+            )
             if isinstance(message, Failed):
                 break
         shim.close()

@@ -20,6 +20,8 @@ from dockpy.oci.seccomp_default import default_profile
 from dockpy.oci.spec import Capabilities, Mount, Namespace, Process, Rlimit, Spec
 from dockpy.runtime.errors import StartFailed
 from dockpy.runtime.exec import exec_process
+from dockpy.runtime.namespaces import children, open_of_process
+from tests.runtime import test_pid1
 from tests.runtime.bundles import NAMESPACES, Box, failure
 
 Inside = Callable[[Callable[[], Any]], Any]
@@ -349,8 +351,8 @@ def test_a_set_id_program_gains_nothing_over_the_bounding_set(box: Box, inside: 
 
 
 def test_with_sys_ptrace_our_init_is_no_way_out(box: Box, inside: Inside) -> None:
-    """In a user namespace nothing of it can be seen. Without one the container's CAP_SYS_PTRACE is
-    the host's, and shows which interpreter it is; that cannot be written, and has nothing open."""
+    """Where it is machine code, there is nothing in it. Where it is an interpreter, it is hidden by
+    the user namespace; without one it shows its name, and cannot be written."""
 
     def work() -> Any:
         spec = box.spec("sleep", "100", annotations={"io.dockpy.init": "true"})
@@ -364,7 +366,27 @@ def test_with_sys_ptrace_our_init_is_no_way_out(box: Box, inside: Inside) -> Non
 
     *seen, title = inside(work).split("\n")
     assert title.replace("\0", " ").strip() == "docker-init -- sleep 100"
-    assert seen == ([os.path.realpath(sys.executable), "/", "/"] if box.situation == "root" else [])
+    if platform.machine() == "x86_64":
+        assert seen == ["/memfd:docker-init (deleted)", "/", "/"]
+    else:
+        interpreter = [os.path.realpath(sys.executable), "/", "/"]
+        assert seen == (interpreter if box.situation == "root" else [])
+
+
+def test_an_init_that_is_an_interpreter_is_entered_through_its_child(
+    situation: str, inside: Inside
+) -> None:
+    def work() -> Any:
+        init = test_pid1.Inside("echo ready; exec sleep 30", "interpreter")
+        try:
+            init.until(b"ready")
+            fd = open_of_process(init.init, "pid")
+            (child,) = children(init.init)
+            return os.fstat(fd).st_ino == os.stat(f"/proc/{child}/ns/pid").st_ino
+        finally:
+            init.close()
+
+    assert inside(work)
 
 
 def test_the_starter_s_files_cannot_be_reached_from_a_shared_pid_namespace(

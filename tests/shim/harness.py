@@ -92,13 +92,13 @@ def start_shim(
     )
     link, control = ShimLink.pair()
     fds: list[int] = []
-    start.to_json(fds)
+    packet = json.dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)}).encode()
     pid = os.fork()
     if pid == 0:
         try:
             close_others([control, *fds])
             catch_signals()
-            shim_main(start, control, PlainLauncher(), Title())
+            shim_main(packet, [control, *fds], PlainLauncher(), Title())
             os._exit(0)
         except BaseException:
             import traceback

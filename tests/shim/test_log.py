@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dockpy.shim import log
-from dockpy.shim.log import Entry, JsonFileReader, JsonFileWriter, LocalReader, LocalWriter
+from dockpy.shim.log import Entry, JsonFileReader, LocalReader
+from dockpy.shim.logwriter import JsonFileWriter, LocalWriter, serials
 
 SECOND = 1_000_000_000
 
@@ -80,7 +81,7 @@ def test_tail_over_many_files_and_blocks(tmp_path: Path) -> None:
     lines = [b"line %d\n" % number for number in range(60_000)]
     for start in range(0, 60_000, 7):
         writer.append(1, memoryview(b"".join(lines[start : start + 7])), start + 1)
-    assert len(log.serials(str(tmp_path))) > 5
+    assert len(serials(str(tmp_path))) > 5
     for tail in (1, 10, 9_999, 30_000, 59_999, 60_000, 70_000):
         assert texts(LocalReader(str(tmp_path), tail=tail)) == lines[-tail:]
 
@@ -111,7 +112,7 @@ def test_rotation_keeps_so_many_files_and_a_slow_reader_loses_only_the_oldest(
     slow.runs()
     for number in range(1000):
         writer.append(1, memoryview(b"%05d\n" % number), number)
-    assert len(log.serials(str(tmp_path))) == 3
+    assert len(serials(str(tmp_path))) == 3
     assert sum(path.stat().st_size for path in tmp_path.glob("*.data")) <= 3 * 1006
     numbers = [int(text) for text in texts(LocalReader(str(tmp_path)))]
     assert numbers == list(range(numbers[0], 1000))

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,8 +160,8 @@ def test_exec_has_its_own_streams_and_exit(tmp_path: Path) -> None:
 def test_a_client_that_asks_is_told_the_exit_code_at_the_end(tmp_path: Path) -> None:
     shim = started(tmp_path, "sleep", "60")
     ours, attachment = client()
-    asking = replace(attachment, exit=True)
-    shim.link.exec("e1", {"args": ["sh", "-c", "echo out; exit 9"]}, attachments=(asking,))
+    attachment.exit = True
+    shim.link.exec("e1", {"args": ["sh", "-c", "echo out; exit 9"]}, attachments=(attachment,))
     os.close(attachment.conn)
     assert frames(read_all(ours)) == [(1, b"out\n"), (EXIT, b"\x09")]
     shim.link.kill(signal.SIGKILL)
@@ -273,6 +272,8 @@ def test_detach_keys_close_that_client_only(tmp_path: Path) -> None:
 def test_title_shows_role_and_container(tmp_path: Path) -> None:
     shim = started(tmp_path, "sleep", "60")
     assert Path(f"/proc/{shim.pid}/comm").read_text() == "dockpy-shim\n"
+    shim.link.state()
+    shim.hear(Reply)
     assert CID[:12].encode() in Path(f"/proc/{shim.pid}/cmdline").read_bytes()
     shim.link.kill(signal.SIGKILL)
 

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import pty
-import select
 import signal
 import socket
 import struct
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dockpy.shim.protocol import Attachment, LogConfig, Reply, Sinks
+from dockpy.shim.protocol import Attachment, LogConfig, Reply
 from dockpy.shim.stdio import DetachKeys, parse_keys
 from tests.shim.harness import (
     client,
@@ -474,8 +473,3 @@ def test_detach_keys_are_found_across_reads_and_given_back_when_wrong() -> None:
 )
 def test_detach_key_grammar(spec: str, keys: bytes) -> None:
     assert parse_keys(spec) == keys
-
-
-def test_sinks_default_to_none() -> None:
-    assert Sinks() == Sinks(None, None, None)
-    assert select.POLLIN

@@ -1,0 +1,123 @@
+"""A container of nothing, started and ended a few times in the keeper itself, before it forks shims.
+
+The interpreter writes into code and caches when they are first used. What is written once here lies
+in pages that all shims share; else each shim would write, and so own, them: some 300 KB (CPython 3.11).
+Nothing depends on it: a rehearsal that fails is told to the log, and that is all.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+import signal
+import time
+import traceback
+
+from dockpy import ids
+from dockpy.fastjson import dumps
+from dockpy.linux.processes import CLONE_PARENT, clone
+from dockpy.shim.main import Shim
+from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from dockpy.linux.title import Title
+    from dockpy.paths import Paths
+
+# CPython 3.11 writes its specialised code after eight calls.
+TIMES = 9
+MOST_TURNS = 200
+PATIENCE = 2.0
+
+
+class Extra:
+    """shim.worker.Launcher: a process that says a line, and stays if it is a container's first."""
+
+    def create(
+        self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
+    ) -> tuple[int, int | None]:
+        return _extra(stdio, stays=True), None
+
+    def exec(
+        self,
+        bundle: str,
+        process: Mapping[str, Any],
+        init_pid: int,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> tuple[int, int | None]:
+        return _extra(stdio, stays=False), None
+
+
+def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
+    pid, pidfd = clone(CLONE_PARENT)
+    if pid == 0:
+        try:
+            if stdio is not None:
+                os.write(stdio[1], b"rehearsal\n")
+            while stays:
+                time.sleep(PATIENCE)
+                stays = False
+        finally:
+            os._exit(0)
+    if pidfd >= 0:
+        os.close(pidfd)
+    return pid
+
+
+def rehearse(paths: Paths, title: Title) -> None:
+    """Leaves the signals' pipe closed: the caller opens its own again."""
+    folder = f"{paths.tmp}/rehearsal-{os.getpid()}"
+    try:
+        os.makedirs(folder, 0o700)
+        for _ in range(TIMES):
+            _once(folder, title)
+    except (OSError, ValueError):
+        traceback.print_exc()
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for path, folders, names in os.walk(folder, topdown=False):
+            for name in names:
+                os.unlink(f"{path}/{name}")
+            for name in folders:
+                os.rmdir(f"{path}/{name}")
+        os.rmdir(folder)
+
+
+def _once(folder: str, title: Title) -> None:
+    client, conn = _socket.socketpair()
+    link, control = ShimLink.pair()
+    fds: list[int] = []
+    start = Start(
+        "0" * 64,
+        folder,
+        f"{folder}/s",
+        ids.boot_id(),
+        LogConfig("local", f"{folder}/log"),
+        attachments=(Attachment(conn.detach()),),
+    )
+    message = dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)})
+    shim = Shim(message, [control, *fds], Extra(), title)
+    second, conn = _socket.socketpair()
+    link.exec("0", {}, attachments=(Attachment(conn.fileno()),))
+    conn.close()
+    turns = 0
+    while not shim.done and turns < MOST_TURNS:
+        shim.turn()
+        turns += 1
+        with contextlib.suppress(BlockingIOError):
+            while not isinstance(link.receive(), ExecExit):
+                pass
+            link.kill(signal.SIGKILL)
+    shim.close()
+    link.close()
+    client.close()
+    second.close()

@@ -1,0 +1,356 @@
+"""The writers of container logs, `local` and `json-file`; shim.log has the formats and the readers."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    from dockpy.shim.protocol import LogConfig
+
+    class LogWriter(Protocol):
+        """Bytes of stream 1 or 2, in the order they came; `end` when a stream is over."""
+
+        def append(self, stream: int, data: memoryview, now: int) -> None: ...
+        def end(self, stream: int) -> None: ...
+        def position(self) -> tuple[int, int]: ...
+        def close(self) -> None: ...
+        def state(self) -> tuple[object, ...]: ...
+        def descriptors(self) -> tuple[int, ...]: ...
+
+
+RECORD = struct.Struct("<QIBBxxq")
+NO_NEWLINE = 1
+# docker's copier: a line is cut here, and so is ours when it is told line by line.
+LONGEST_LINE = 16384
+FOREVER = (1 << 63) - 1
+
+
+def rfc3339_nano(now: int, *, fixed: bool = False) -> str:
+    """Go's RFC3339Nano in UTC, without trailing zeros; with them (`logs -t`) when `fixed`."""
+    seconds, nanos = divmod(now, 1_000_000_000)
+    head = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    if fixed:
+        return f"{head}.{nanos:09d}Z"
+    fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
+    return f"{head}{fraction}Z"
+
+
+def json_path(bundle: str, container_id: str) -> str:
+    return f"{bundle}/{container_id}-json.log"
+
+
+def open_writer(config: LogConfig, bundle: str, container_id: str) -> LogWriter | None:
+    """The writer of a container's log; None for driver `none`."""
+    if config.driver == "none":
+        return None
+    if config.driver == "json-file":
+        path = json_path(bundle, container_id)
+        return JsonFileWriter(path, config.max_size, config.max_file)
+    return LocalWriter(config.folder, config.max_size, config.max_file)
+
+
+def resume_writer(state: tuple[Any, ...] | None, fds: Sequence[int]) -> LogWriter | None:
+    """A writer that another process has opened, by its `state()` and `descriptors()`."""
+    if state is None:
+        return None
+    kind, where, max_size, max_file, first, second, third = state
+    if kind == "json-file":
+        return JsonFileWriter(where, max_size, max_file, (fds[0], first, second))
+    return LocalWriter(where, max_size, max_file, (fds[0], fds[1], first, second, third))
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+# ------------------------------------------------------------------------------------- local
+
+
+def serials(folder: str) -> list[int]:
+    """The log files there are, oldest first."""
+    found = []
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        stem, _, kind = name.partition(".")
+        if kind == "index" and stem.isdigit():
+            found.append(int(stem))
+    return sorted(found)
+
+
+class LocalWriter:
+    def __init__(
+        self,
+        folder: str,
+        max_size: int,
+        max_file: int,
+        opened: tuple[int, int, int, int, int] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._max_size = max_size or FOREVER
+        self._max_file = max(max_file, 1)
+        if opened is not None:
+            self._data, self._index, self._serial, self._size, self._records = opened
+            return
+        os.makedirs(folder, 0o700, exist_ok=True)
+        present = serials(folder)
+        self._serial = present[-1] if present else 0
+        self._open()
+        self._recover()
+
+    def state(self) -> tuple[object, ...]:
+        """For resume_writer, in a process that has the descriptors."""
+        limits = (self._folder, self._max_size, self._max_file)
+        return ("local", *limits, self._serial, self._size, self._records)
+
+    def descriptors(self) -> tuple[int, ...]:
+        return self._data, self._index
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW
+        # Data first: a reader that finds an index may open the data.
+        self._data = os.open(f"{self._folder}/{self._serial}.data", flags, 0o600)
+        self._index = os.open(f"{self._folder}/{self._serial}.index", flags, 0o600)
+        self._size = 0
+        self._records = 0
+
+    def _recover(self) -> None:
+        """Cuts what a killed writer left half: bytes without a record, records without bytes."""
+        length = os.fstat(self._data).st_size
+        index = os.fstat(self._index).st_size
+        records, torn = divmod(index, RECORD.size)
+        end = 0
+        while records:
+            raw = os.pread(self._index, RECORD.size, (records - 1) * RECORD.size)
+            offset, size, _, _, _ = RECORD.unpack(raw)
+            if offset + size <= length:
+                end = offset + size
+                break
+            records -= 1
+            torn = 1
+        if torn:
+            os.ftruncate(self._index, records * RECORD.size)
+        if end < length:
+            os.ftruncate(self._data, end)
+        self._size = end
+        self._records = records
+
+    def append(self, stream: int, data: memoryview, now: int) -> None:
+        if self._size >= self._max_size:
+            self._rotate()
+        size = len(data)
+        try:
+            if os.write(self._data, data) != size:
+                # A nearly full disk takes a part; the rest says why.
+                os.ftruncate(self._data, self._size)
+                _write_all(self._data, data)
+            flags = 0 if data[size - 1] == 10 else NO_NEWLINE
+            os.write(self._index, RECORD.pack(self._size, size, stream, flags, now))
+        except OSError:
+            # No room: as docker, the container goes on and its log has a hole, never half a record.
+            os.ftruncate(self._data, self._size)
+            os.ftruncate(self._index, self._records * RECORD.size)
+            return
+        self._size += size
+        self._records += 1
+
+    def _rotate(self) -> None:
+        data, index, serial, state = self._data, self._index, self._serial, self._size
+        records = self._records
+        self._serial += 1
+        try:
+            self._open()
+        except OSError:  # no room for a new file: go on in the old one
+            self._data, self._index, self._serial = data, index, serial
+            self._size, self._records = state, records
+            return
+        os.close(data)
+        os.close(index)
+        for old in serials(self._folder):
+            if old <= self._serial - self._max_file:
+                for kind in ("index", "data"):
+                    try:
+                        os.unlink(f"{self._folder}/{old}.{kind}")
+                    except FileNotFoundError:
+                        pass
+
+    def end(self, stream: int) -> None:
+        pass
+
+    def position(self) -> tuple[int, int]:
+        return self._serial, self._records
+
+    def close(self) -> None:
+        os.close(self._data)
+        os.close(self._index)
+
+
+# --------------------------------------------------------------------------------- json-file
+
+# Bytes that stand for themselves in docker's encoder (DEL too); a newline is made last, see
+# json_text.
+_PLAIN = bytes(set(range(0x20, 0x80)) - set(b'"\\<>&')) + b"\n"
+_ESCAPES = {
+    **{bytes((value,)): b"\\u%04x" % value for value in (*range(0x20), *b"<>&")},
+    b"\r": b"\\r",
+    b'"': b'\\"',
+    b"\\": b"\\\\",
+}
+_JSON_STREAMS = {1: b"stdout", 2: b"stderr"}
+_JSON_HEAD = b'{"log":"'
+
+
+def json_text(data: bytes, newline: bytes = b"\\n") -> bytes:
+    """The inside of a JSON string as docker's jsonlog writes it: \\ufffd for each byte that is no
+    UTF-8.
+    """
+    rest = data.translate(None, _PLAIN)
+    if rest:
+        special = set(rest)
+        foreign = max(special) >= 0x80
+        if foreign:
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                # 0xff is in no UTF-8: it marks what Go counts byte by byte.
+                text = data.decode("utf-8", "surrogateescape")
+                data = b"".join(
+                    b"\xff" if "\udc80" <= char <= "\udcff" else char.encode() for char in text
+                )
+            data = data.replace(b"\xe2\x80\xa8", b"\xfe8").replace(b"\xe2\x80\xa9", b"\xfe9")
+        # The backslash first: the others' escapes bring new ones.
+        for value in sorted(special, key=lambda value: value != 0x5C):
+            if value < 0x80:
+                char = bytes((value,))
+                data = data.replace(char, _ESCAPES[char])
+        if foreign:
+            data = data.replace(b"\xff", b"\\ufffd").replace(b"\xfe", b"\\u202")
+    return data.replace(b"\n", newline)
+
+
+def _short_lines(content: bytes, start: int) -> int:
+    """Where the whole lines from `start` on end, before the first one that must be cut."""
+    at = start
+    while True:
+        end = content.rfind(b"\n", at, at + LONGEST_LINE) + 1
+        if not end:
+            return at
+        at = end
+
+
+class JsonFileWriter:
+    def __init__(
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        opened: tuple[int, int, int] | None = None,
+    ) -> None:
+        self._path = path
+        self._max_size = max_size or FOREVER
+        self._max_file = max(max_file, 1)
+        self._pending: dict[int, tuple[int, bytes]] = {}  # of each stream: time and unfinished line
+        if opened is not None:
+            self._fd, self._inode, self._size = opened
+        else:
+            self._open(0)
+
+    def state(self) -> tuple[object, ...]:
+        """For resume_writer, in a process that has the descriptor."""
+        limits = (self._path, self._max_size, self._max_file)
+        return ("json-file", *limits, self._inode, self._size, 0)
+
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._fd,)
+
+    def _open(self, more_flags: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags | more_flags, 0o640)
+        status = os.fstat(self._fd)
+        self._inode = status.st_ino
+        self._size = status.st_size
+
+    def append(self, stream: int, data: memoryview, now: int) -> None:
+        when, rest = self._pending.pop(stream, (now, b""))
+        content = b"".join((rest, data))
+        records: list[bytes] = []
+        start = 0
+        while start < len(content):
+            stop = _short_lines(content, start) if when == now else start
+            if stop > start:  # many lines, one time: a newline becomes the border of two records
+                close = b"\\n" + self._tail(stream, now)
+                body = json_text(content[start : stop - 1], close + _JSON_HEAD)
+                records += (_JSON_HEAD, body, close)
+                start = stop
+                continue
+            stop = content.find(b"\n", start, start + LONGEST_LINE) + 1
+            if stop:
+                body = json_text(content[start:stop])
+                records += (_JSON_HEAD, body, self._tail(stream, when))
+                when = now
+            else:
+                stop = start + LONGEST_LINE
+                if stop > len(content):
+                    break
+                # A piece of a long line; all pieces bear the time of the first.
+                records += (_JSON_HEAD, json_text(content[start:stop]), self._tail(stream, when))
+                if stop == len(content):
+                    self._pending[stream] = (when, b"")
+            start = stop
+        if start < len(content):
+            self._pending[stream] = (when, content[start:])
+        self._write(b"".join(records))
+
+    def end(self, stream: int) -> None:
+        when, rest = self._pending.pop(stream, (0, b""))
+        if rest:
+            self._write(_JSON_HEAD + json_text(rest) + self._tail(stream, when))
+
+    def _tail(self, stream: int, when: int) -> bytes:
+        return b'","stream":"%b","time":"%b"}\n' % (
+            _JSON_STREAMS[stream],
+            rfc3339_nano(when).encode("ascii"),
+        )
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            if self._size >= self._max_size:
+                self._rotate()
+            _write_all(self._fd, memoryview(data))
+        except OSError:
+            # No room: the container goes on, its log has a hole and never half a record.
+            os.ftruncate(self._fd, self._size)
+            return
+        self._size += len(data)
+
+    def _rotate(self) -> None:
+        if self._max_file == 1:
+            os.ftruncate(self._fd, 0)
+            self._size = 0
+            return
+        for number in range(self._max_file - 1, 0, -1):
+            older = f"{self._path}.{number - 1}" if number > 1 else self._path
+            try:
+                os.rename(older, f"{self._path}.{number}")
+            except FileNotFoundError:
+                pass
+        full = self._fd
+        self._open(os.O_TRUNC)
+        os.close(full)
+
+    def position(self) -> tuple[int, int]:
+        return self._inode, self._size
+
+    def close(self) -> None:
+        os.close(self._fd)
