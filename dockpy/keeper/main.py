@@ -101,12 +101,10 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
             raise
         os.write(options.ready_fd, str(error).encode())
         return 1
-    keeper.announce(options)
     catch_signals()
     gc.disable()
     # Before there is a child: a shim, rehearsed or not, ends what its container leaves behind.
     rehearse(options.paths, keeper.title)
-    keeper.listen_to_signals()
     gc.collect()
     give_back()
     keeper.ballast = fill_holes()
@@ -177,24 +175,21 @@ class Keeper:
         self.title = Title()
         self.ballast: list[object] = []
 
-    def announce(self, options: Options) -> None:
-        """Whoever started us may connect from here on; the daemon will be there in a moment."""
+    def start(self, options: Options) -> None:
         os.set_inheritable(self._lock_fd, False)
-        self._write_record(options.daemon or None)
+        self.title.set("dockpy-keeper", self._paths.store)
+        self.listen_to_signals()
         self._guard()
+        if options.takeover:
+            self._adopt(options.daemon, options.link_fd)
+        else:
+            self._fork_daemon()
         if options.ready_fd >= 0:
             os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
-    def start(self, options: Options) -> None:
-        self.title.set("dockpy-keeper", self._paths.store)
-        if options.takeover:
-            self._adopt(options.daemon, options.link_fd)
-        else:
-            self._fork_daemon()
-
-    def _write_record(self, daemon: int | None) -> None:
+    def _write_record(self, daemon: int) -> None:
         place.write_daemon_json(
             self._paths, self._run, self._tier, self._build, os.getpid(), daemon
         )

@@ -92,7 +92,7 @@ def socket_path(run: str) -> str:
 
 
 def write_daemon_json(
-    paths: Paths, run: str, tier: str, build: str, keeper: int, daemon: int | None
+    paths: Paths, run: str, tier: str, build: str, keeper: int, daemon: int
 ) -> None:
     record = {
         "version": 1,
@@ -101,7 +101,7 @@ def write_daemon_json(
         "socket": socket_path(run),
         "run": run,
         "keeper": _process(keeper),
-        "daemon": None if daemon is None else _process(daemon),
+        "daemon": _process(daemon),
         "build": build,
         "tier": tier,
     }

@@ -61,7 +61,6 @@ class House:
         )
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
-        wait_for(lambda: self.record()["daemon"] is not None)  # it listens before it is there
         return done.stdout.strip()
 
     def record(self) -> dict[str, Any]:
