@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest"
 INNER = "site-packages/"
+CODES = "codes"
+CODES_INDEX = 1 << 15  # as in build/start.py
+PYC_HEAD = 16  # bytes before the code (PEP 552)
+HOT_ROOM = "dockpy/client/"
+HOT_FILES = frozenset(
+    f"dockpy/{name}.py"
+    for name in "__init__ __main__ errors fastjson files http/__init__ http/plain http/stdcopy ids paths reexec".split()
+)
 IDLE = 3600.0  # seconds: a client of an older build may still be about to import something
 START = "import sys\nsys.path.append({folder!r})\nfrom dockpy.__main__ import main\nmain()\n"
 
@@ -152,6 +160,7 @@ def unpack(archive: str, temporary: str, folder: str) -> None:
         f"{temporary}/{reexec.MAIN}", START.format(folder=folder).encode("utf-8", "surrogateescape")
     )
     compile_all(temporary, folder, sources)
+    write_codes(temporary, sources)
     lines = [
         b"%08x %s" % (checksum(path), os.fsencode(path[len(temporary) + 1 :]))
         for path in files(temporary)
@@ -204,6 +213,32 @@ def compile_one(path: str, final: str) -> None:
     # The name kept in the code is the final one: the import system would otherwise correct every code object at each start.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(path, dfile=final, doraise=True, invalidation_mode=unchecked)
+
+
+def write_codes(temporary: str, sources: list[str]) -> None:
+    """One file with the compiled client, for build/start.py: an index, padded to its full size, then the codes."""
+    import marshal
+    from importlib.util import MAGIC_NUMBER, cache_from_source
+
+    places: dict[str, tuple[int, int, str]] = {}
+    codes: list[bytes] = []
+    place = CODES_INDEX
+    for source in sources:
+        if not source.startswith(HOT_ROOM) and source not in HOT_FILES:
+            continue
+        try:
+            code = read_bytes(cache_from_source(f"{temporary}/{source}"))[PYC_HEAD:]
+        except OSError:
+            continue  # it does not compile here: found in its own file, it says so
+        name = source[: -len(".py")].replace("/", ".")
+        name = name[: -len(".__init__")] if name.endswith(".__init__") else name
+        places[name] = len(code), place, source
+        codes.append(code)
+        place += len(code)
+    index = marshal.dumps((MAGIC_NUMBER, places))
+    if len(index) > CODES_INDEX:
+        raise OSError("the index of the compiled client has outgrown its place")
+    write(f"{temporary}/{CODES}", b"".join((index.ljust(CODES_INDEX, b"\0"), *codes)))
 
 
 def remove_older(folder: str) -> None:

@@ -82,6 +82,7 @@ class Attachment:
         stderr: bool,
         tty: bool,
         keys: bytes,
+        fresh: bool = True,
     ) -> None:
         self.tty = tty
         self._keys = keys
@@ -97,7 +98,7 @@ class Attachment:
             headers["Upgrade"] = UPGRADE
             query = {**query, "fds": ",".join(self._lent)}
         self._opened = connection.open(
-            "POST", target(path, query), json=json, headers=headers, fresh=True
+            "POST", target(path, query), json=json, headers=headers, fresh=fresh
         )
 
     def finish(self) -> Streams:
@@ -156,6 +157,7 @@ class Streams:
         self._half_closed = False
         self._watched = [fd for fd, lent in outputs.items() if lent and _kind(fd) == PIPE]
         self.output_over = False
+        self.exit_code: int | None = None  # when the stream's end told it
         self._deliver(leftover)
 
     @property
@@ -169,6 +171,9 @@ class Streams:
             write_all(1, data)
             return
         for stream, piece in self._frames.feed_grouped(data):
+            if stream == stdcopy.EXIT:
+                self.exit_code = piece[0]
+                continue
             write_all(2 if stream in (stdcopy.STDERR, stdcopy.SYSTEM_ERROR) else 1, piece)
 
     def run(

@@ -52,6 +52,11 @@ class Session:
     def detached(self) -> bool:
         return self._streams.detached
 
+    @property
+    def exit_code(self) -> int | None:
+        """Where the stream itself has told it."""
+        return self._streams.exit_code
+
     def run(self, start: Callable[[], None], known_size: tuple[int, int] | None = None) -> None:
         """`start` is called once signals are caught; returns when all is delivered, or at the
         detach keys.

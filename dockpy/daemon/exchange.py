@@ -207,6 +207,11 @@ class Exchange:
         if len(set(names)) != len(names) or not set(names) <= {"stdin", "stdout", "stderr"}:
             raise InvalidParameter("fds= names each of stdin, stdout, stderr at most once")
 
+    @property
+    def wants_exit(self) -> bool:
+        """Whether a hijacked stream may end with the exit code: our own client asks for it."""
+        return self.request.upgrade == "dockpy-fds" and self.query.get("exit") == "1"
+
     # -------------------------------------------------------------------------- finishing
 
     async def finish(self) -> bool:

@@ -38,18 +38,20 @@ def strerror(error: OSError) -> str:
     return os.strerror(error.errno or 0).lower()
 
 
+def sentence(stage: str, error: BaseException) -> str:
+    if isinstance(error, SetupError):
+        return str(error)
+    if isinstance(error, OSError):
+        name = f" {error.filename}" if isinstance(error.filename, str) else ""
+        return f"{stage}{name}: {strerror(error)}"
+    return f"{stage}: {type(error).__name__}: {error}"
+
+
 def describe(stage: str, error: BaseException) -> bytes:
     """What a child sends when it fails: `{"stage","errno","message"}`."""
-    number = 0
-    if isinstance(error, SetupError):
-        message = str(error)
-    elif isinstance(error, OSError):
-        number = error.errno or 0
-        name = f" {error.filename}" if isinstance(error.filename, str) else ""
-        message = f"{stage}{name}: {strerror(error)}"
-    else:
-        message = f"{stage}: {type(error).__name__}: {error}"
-    return json.dumps({"stage": stage, "errno": number, "message": message[:4096]}).encode()
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    message = sentence(stage, error)[:4096]
+    return json.dumps({"stage": stage, "errno": number, "message": message}).encode()
 
 
 def start_failed(prefix: str, detail: str) -> StartFailed:

@@ -41,6 +41,8 @@ def exec_process(
     """Starts `process` beside `init_pid`, a child of the caller that was not reaped yet (with
     `sibling` of the caller's parent, whose child the new process is then, too).
 
+    The caller of a `sibling` is spent: it has joined the container and can only end.
+
     Who: `process.user.username` when set, else the container's own user by its annotation, else
     numbers. Capabilities, oom score and rlimits that `process` leaves out are the container's, and
     no_new_privileges of the container cannot be left out.
@@ -67,16 +69,27 @@ def exec_process(
         _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     )
     try:
-        pid, pidfd = processes.clone(processes.CLONE_PARENT if sibling else 0)
+        fds = None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr)
+        if sibling:
+            mine, joined = joined, []  # closed where they are joined
+            try:
+                pid = init.in_caller(
+                    theirs.fileno(), fds, lambda line: init.execute(line, work, mine)
+                )
+            except SetupError as error:
+                raise start_failed(EXEC, str(error)) from None
+            theirs.close()
+            return converse(ours, pid, -1, EXEC, sibling=True)
+        pid, pidfd = processes.clone(0)
         if pid == 0:
             init.in_child(
                 theirs.fileno(),
-                None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr),
+                fds,
                 [fd for _, fd in joined],
                 lambda line: init.execute(line, work, joined),
             )
         theirs.close()
-        return converse(ours, pid, pidfd, EXEC, sibling=sibling)
+        return converse(ours, pid, pidfd, EXEC)
     finally:
         ours.close()
         theirs.close()

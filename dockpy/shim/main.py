@@ -160,7 +160,7 @@ class Shim:
 
     def _ended(self, running: Running) -> None:
         assert running.code is not None
-        running.io.over(PATIENCE)
+        running.io.over(running.code, PATIENCE)
         running.told = any(not control.closed for control in self._controls)
         if running.exec is None:
             finished = rfc3339_nano(time.time_ns())

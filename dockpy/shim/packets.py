@@ -142,9 +142,20 @@ class Sinks:
 class Attachment:
     """One attached client: its connection, which streams it takes, and its own descriptors for
     some. `early`: what of stdin was read together with the request's head.
+    `exit`: a last frame tells the exit code.
     """
 
-    __slots__ = ("conn", "detach_keys", "early", "framed", "sinks", "stderr", "stdin", "stdout")
+    __slots__ = (
+        "conn",
+        "detach_keys",
+        "early",
+        "exit",
+        "framed",
+        "sinks",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
 
     def __init__(
         self,
@@ -156,6 +167,7 @@ class Attachment:
         sinks: Sinks | None = None,
         detach_keys: str = "",
         early: bytes = b"",
+        exit: bool = False,
     ) -> None:
         self.conn = conn
         self.stdin = stdin
@@ -165,6 +177,7 @@ class Attachment:
         self.sinks = sinks or Sinks()
         self.detach_keys = detach_keys
         self.early = early
+        self.exit = exit
 
     def to_json(self, fds: list[int]) -> dict[str, object]:
         """For the wire; appends this attachment's descriptors to `fds`, which the indexes speak of."""
@@ -184,6 +197,7 @@ class Attachment:
             "sinks": {name: index(getattr(self.sinks, name)) for name in STREAMS},
             "detach_keys": self.detach_keys,
             "early": binascii.b2a_base64(self.early, newline=False).decode("ascii"),
+            "exit": self.exit,
         }
 
     @staticmethod
@@ -208,6 +222,7 @@ class Attachment:
             Sinks(*(descriptor(sinks.get(name)) for name in STREAMS)),
             str(raw.get("detach_keys") or ""),
             binascii.a2b_base64(raw.get("early") or b""),
+            bool(raw.get("exit")),
         )
 
 

@@ -206,6 +206,7 @@ class Client:
             _socket.AF_UNIX, _socket.SOCK_STREAM, 0, attachment.conn
         )
         self._framed = attachment.framed
+        self._tells_exit = attachment.exit and attachment.framed
         self._queues: dict[int, Queue] = {}
         self._on_conn: Queue | None = None
         self._source: Source | None = None
@@ -276,6 +277,14 @@ class Client:
         queue = self._queues.get(stream)
         if queue is not None and queue.is_pipe and not queue.closed:
             queue.enlarge()
+
+    def tell_exit(self, code: int) -> None:
+        """The frame stdcopy.EXIT; a client that has not read so far that it fits asks the daemon."""
+        if self._tells_exit and self._conn is not None:
+            try:
+                self._conn.send(struct.pack(">BxxxLB", 4, 1, code), DONTWAIT)
+            except OSError:
+                pass  # it has gone itself
 
     def drop(self) -> None:
         """Gone, or to be sent away: everything of it is closed at once."""
@@ -737,6 +746,7 @@ class ProcessIO:
         self._outputs: list[Output] = []
         self._console = -1
         self._over = False
+        self._code = 0
         self._finished = False
 
     def begin(self, streams: Sequence[int], *, open_stdin: bool, stdin_once: bool) -> None:
@@ -766,13 +776,14 @@ class ProcessIO:
         if self._outputs and self._console >= 0 and not self._outputs[0].ended:
             set_winsize(self._console, height, width)
 
-    def over(self, patience: float) -> None:
+    def over(self, code: int, patience: float) -> None:
         """The process has ended. Others may hold its pipes: they get `patience` seconds to let go."""
         if self.stdin is not None:
             self.stdin.close()
         for output in self._outputs:
             output.drain()
         self._over = True
+        self._code = code
         if not all(output.ended for output in self._outputs):
             self.loop.after(patience, self._end_outputs)
 
@@ -789,6 +800,7 @@ class ProcessIO:
             return
         for client in tuple(self.clients):
             if client.delivered:
+                client.tell_exit(self._code)
                 client.drop()
         if not self.clients and not self._finished:
             self._finished = True

@@ -26,6 +26,7 @@ class Client:
     sinks: dict[str, int] = field(default_factory=dict)
     detach_keys: str = ""
     early: bytes = b""
+    exit: bool = False
 
     def attachment(self) -> Attachment:
         sinks = Sinks(self.sinks.get("stdin"), self.sinks.get("stdout"), self.sinks.get("stderr"))
@@ -38,6 +39,7 @@ class Client:
             sinks=sinks,
             detach_keys=self.detach_keys,
             early=self.early,
+            exit=self.exit,
         )
 
     def close(self) -> None:

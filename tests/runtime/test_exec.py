@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dockpy.oci.spec import Process, User
+from dockpy.oci.spec import Process, Rlimit, User
+from dockpy.runtime.conversation import Stdio
+from dockpy.runtime.errors import StartFailed
 from dockpy.runtime.exec import exec_process
+from dockpy.runtime.namespaces import children
 
 from .bundles import NAMESPACES, Box, drain, failure
 
@@ -156,3 +159,40 @@ def test_exec_into_a_user_namespace_of_the_container_s_own(box: Box, inside: Ins
 
     out, link = inside(work)
     assert out == ["0", "0", "1", link]
+
+
+def test_a_caller_that_is_spent_leaves_the_workload_to_its_parent(box: Box, inside: Inside) -> None:
+    """As the shim's worker calls it: code and output of what runs, the sentence of what does not."""
+
+    def work() -> Any:
+        def one(spec: Any, wanted: Process, pid: int) -> tuple[str, int]:
+            (out, to_out), (told, to_told) = os.pipe(), os.pipe()
+            worker = os.fork()
+            if worker == 0:
+                try:
+                    null = os.open("/dev/null", os.O_RDONLY)
+                    exec_process(spec, wanted, pid, Stdio(null, to_out, to_out), sibling=True)
+                except StartFailed as failed:
+                    os.write(to_told, failed.message.encode())
+                finally:
+                    os._exit(0)
+            os.close(to_out)
+            os.close(to_told)
+            output, code = os.read(out, 4096).decode(), 0
+            os.waitpid(worker, 0)
+            for sibling in {*children(os.getpid())} - {pid}:
+                code = os.waitstatus_to_exitcode(os.waitpid(sibling, 0)[1])
+            return output or os.read(told, 4096).decode(), code
+
+        def each(spec: Any, pid: int) -> Any:
+            few = (Rlimit("RLIMIT_NOFILE", 7, 7),)
+            says = process("sh", "-c", "echo $(hostname) $(ulimit -n); exit 3", rlimits=few)
+            cases = (says, process("nope"), process("true", cwd="/not/there"))
+            return [one(spec, case, pid) for case in cases]
+
+        return beside(box, each)
+
+    ran, missing, folder = inside(work)
+    assert ran == ("box 7\n", 3)
+    assert 'exec: "nope": executable file not found in $PATH' in missing[0]
+    assert 'chdir to cwd ("/not/there") set in config.json failed: no such file' in folder[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.http.stdcopy import EXIT
 from dockpy.shim.protocol import (
     Detached,
     ExecExit,
@@ -154,6 +155,16 @@ def test_exec_has_its_own_streams_and_exit(tmp_path: Path) -> None:
     assert shim.log() == b""
     shim.link.kill(signal.SIGKILL)
     assert shim.ended()
+
+
+def test_a_client_that_asks_is_told_the_exit_code_at_the_end(tmp_path: Path) -> None:
+    shim = started(tmp_path, "sleep", "60")
+    ours, attachment = client()
+    attachment.exit = True
+    shim.link.exec("e1", {"args": ["sh", "-c", "echo out; exit 9"]}, attachments=(attachment,))
+    os.close(attachment.conn)
+    assert frames(read_all(ours)) == [(1, b"out\n"), (EXIT, b"\x09")]
+    shim.link.kill(signal.SIGKILL)
 
 
 def test_exec_stdin_ends_with_its_client(tmp_path: Path) -> None:

@@ -58,13 +58,14 @@ def exec_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     attachment = Attachment(
         connection,
         f"/exec/{exec_id}/start",
-        {},
+        {"exit": cli.own_daemon},
         json=start,
         stdin=stdin,
         stdout=True,
         stderr=True,
         tty=tty,
         keys=detach_bytes,
+        fresh=not cli.own_daemon,
     )
     try:
         attached = Session(
@@ -78,7 +79,11 @@ def exec_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     except ApiError as error:
         raise CommandError(str(error), _start_code(error.message)) from None
     attached.run(lambda: None, size if cli.own_daemon else None)
-    return 0 if attached.detached else _exit_code(connection, exec_id)
+    if attached.detached:
+        return 0
+    # Two requests on one connection instead of three on two: 1 ms of 25.
+    code = attached.exit_code
+    return _exit_code(connection, exec_id) if code is None else code
 
 
 def _start_code(message: str) -> int:

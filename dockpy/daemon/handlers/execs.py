@@ -68,6 +68,7 @@ class ExecHandlers:
             sinks=sinks,
             detach_keys=request.detach_keys,
             early=early,
+            exit=exchange.wants_exit,
         )
         await execs.start(self._containers, container, exec_, client)
 
