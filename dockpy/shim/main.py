@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
@@ -69,6 +70,7 @@ class Shim:
         self._init: Running | None = None
         self._execs: dict[str, Running] = {}
         self._childless = False
+        self._recorded = True
         self._followers: list[tuple[Control, int]] = []
         self._log: LogWriter | None = None
         # Before there is a child whose end could be missed.
@@ -165,13 +167,24 @@ class Shim:
         if running.exec is None:
             finished = rfc3339_nano(time.time_ns())
             started = rfc3339_nano(self._started)
-            write_exit(self._bundle, self._boot, running.code, started, finished)
+            self._record_exit(running.code, started, finished)
             self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
             self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
+
+    def _record_exit(self, code: int, started: str, finished: str) -> None:
+        """Until it is written this process stays and answers `state`: the code is nowhere else."""
+        self._recorded = True
+        try:
+            write_exit(self._bundle, self._boot, code, started, finished)
+        except FileNotFoundError:
+            return  # the container has been removed
+        except OSError:  # no room, for now
+            self._recorded = False
+            self._loop.after(RETRY, lambda: self._record_exit(code, started, finished))
 
     def _finished(self, exec_id: str | None) -> None:
         if exec_id is None:
@@ -193,7 +206,7 @@ class Shim:
             return False
         if self._init is None:
             return True  # it could not be started
-        if not self._init.finished or not self._childless:
+        if not self._init.finished or not self._childless or not self._recorded:
             return False
         return all(running.finished for running in self._execs.values())
 
