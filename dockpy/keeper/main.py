@@ -5,8 +5,7 @@ shims.
 --daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
 
 Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
-the
-path of every `run`; when the keeper dies they are init's.
+the path of every `run`; when the keeper dies they are init's.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""The shim: creates the container's process, and then one poll loop until all is over and
-delivered.
+"""The shim: has the container's process made, and then is one poll loop until all is delivered.
 
-Called in a fork of the keeper, single-threaded, with the control socket and the clients'
-descriptors.
+Called in a fork of the keeper, single-threaded, with the control socket and the clients' descriptors.
 The order at the end is the promise: log complete, exit file, exit event, and only then the waiting
-for
-clients that read slowly. A daemon is never waited for.
+for clients that read slowly. A daemon is never waited for.
 """
 
 from __future__ import annotations
@@ -17,12 +14,13 @@ import os
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
+from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import write_exit
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
-from dockpy.shim.stdio import Buffer, ProcessIO, send_away
+from dockpy.shim.stdio import Buffer, ProcessIO
 from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
