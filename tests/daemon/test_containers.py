@@ -308,7 +308,7 @@ def test_containers_share_namespaces_by_name(engine: Engine) -> None:
         "/containers/create",
         {"Image": IMAGE, "HostConfig": {"NetworkMode": "container:first"}},
     )
-    assert fourth.status == 404
+    assert fourth.status == 400
 
 
 def test_events_tell_a_life_in_order(engine: Engine) -> None:

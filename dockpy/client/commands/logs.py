@@ -38,27 +38,29 @@ def logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     written = [0, 0, 0]  # by descriptor
     while True:
         stream = cli.connection.stream("GET", f"{path}/logs", query)
-        if _copy(stream, tty, written):
+        try:
+            _copy(stream, tty, written)
             return 0
-        # The daemon is gone, the log is not: the next one tells it from the start. A tail would
-        # start elsewhere by now.
-        if not query["follow"] or query["tail"] != "all" or not cli.own_daemon:
-            raise Disconnected("the daemon went away before it had told everything")
+        except Disconnected:
+            # The daemon is gone, the log is not: the next one tells it from the start. A tail
+            # would start elsewhere by now.
+            if not query["follow"] or query["tail"] != "all" or not cli.own_daemon:
+                raise
         _await_daemon(cli, f"{path}/json")
 
 
-def _copy(stream: Stream, tty: bool, written: list[int]) -> bool:
-    """All but what has been written before; whether it came to its end."""
+def _copy(stream: Stream, tty: bool, written: list[int]) -> None:
+    """All but what has been written before."""
     skip = list(written)
     frames = FrameReader()
     try:
         while True:
             try:
                 piece = stream.piece()
-            except (Disconnected, OSError):
-                return False
+            except OSError as error:
+                raise Disconnected(f"the daemon went away: {error.strerror}") from None
             if not piece:
-                return True
+                return
             for number, data in [(1, piece)] if tty else frames.feed_grouped(piece):
                 fd = 2 if number >= STDERR else 1
                 known = min(skip[fd], len(data))
