@@ -51,6 +51,11 @@ class Codes:
         exec(marshal.loads(posix.pread(self.fd, size, place)), names)
 
 
+# A caller may have closed 0, 1 or 2: what is opened next would become the container's stdin or stdout.
+fd = 0
+while fd < 3:
+    fd = posix.open("/dev/null", posix.O_RDONLY)  # reads end, and writes fail as before
+posix.close(fd)
 path = folder = f"{sys.argv[2]}/@BUILD@.{sys.implementation.cache_tag}"
 uid = posix.geteuid()
 owners = uid, uid

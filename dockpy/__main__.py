@@ -19,6 +19,7 @@ ROLE = "--role="
 
 def main() -> NoReturn:
     """Ends the process by _exit: tearing the interpreter down takes a fifth of a client's life and frees nothing."""
+    fill_standard()
     arguments = sys.argv[1:]
     try:
         if arguments and arguments[0].startswith(ROLE):
@@ -32,6 +33,14 @@ def main() -> NoReturn:
     except SystemExit as end:
         status = told(end)
     os._exit(flushed(status))
+
+
+def fill_standard() -> None:
+    """Nothing of ours becomes 0, 1 or 2, and so a container's, when the caller has closed them."""
+    fd = 0
+    while fd < 3:
+        fd = os.open("/dev/null", os.O_RDONLY)  # reads end, and writes fail as before
+    os.close(fd)
 
 
 def console() -> NoReturn:

@@ -188,6 +188,20 @@ def test_detach_keys_leave_the_container(engine: Engine, terminal: tuple[int, in
     engine.cli("rm", "-f", name)
 
 
+def test_nothing_of_ours_takes_the_place_of_a_closed_stream(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("what docker does then differs by version")
+    line = engine.shell(
+        "run", "--rm", "-i", engine.image, "sh", "-c", "wc -c >&2; echo out; exit 7"
+    )
+    for closed, err in (("<&-", "0\n"), (">&-", "0\n"), ("<&- >&-", "0\n"), ("<&- >&- 2>&-", "")):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{line} {closed}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, **engine.popen_as()
+        )  # fmt: skip
+        said = done.stderr.decode().splitlines(keepends=True)[-1:]
+        assert (done.returncode, "".join(said)) == (7, err), closed
+
+
 def test_t_without_a_terminal_is_refused(engine: Engine) -> None:
     result = engine.cli("run", "--rm", "-it", engine.image, "true", input=b"")
     assert result.code == 1
