@@ -30,6 +30,12 @@ def machine_id() -> str:
         return os.uname().nodename
 
 
+def mapped_ids() -> int:
+    """How many user ids there are: 2^32 - 1 on a host, fewer in a user namespace, 1 after `unshare -r`."""
+    with open("/proc/self/uid_map", "rb") as file:
+        return sum(int(line.split()[2]) for line in file)
+
+
 def start_time(pid: int) -> int:
     """Clock ticks after boot at which `pid` started (proc(5), field 22); ProcessLookupError when gone."""
     try:

@@ -147,7 +147,7 @@ class RouteTable:
         if fixed is not None:
             return fixed, {}
         for candidate, expression, name in self._by_word.get(
-            path.split("/", 2)[1] if path != "/" else "", ()
+            path.split("/", 2)[1] if path.startswith("/") else "", ()
         ):
             if candidate != method:
                 continue

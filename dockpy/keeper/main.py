@@ -5,8 +5,7 @@ shims.
 --daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
 
 Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
-the
-path of every `run`; when the keeper dies they are init's.
+the path of every `run`; when the keeper dies they are init's.
 """
 
 from __future__ import annotations
@@ -171,6 +170,7 @@ class Keeper:
         self._ended = False
         self._watch = -1
         self._hold = -1
+        self._record = b""
         self._signals = -1
         self.title = Title()
         self.ballast: list[object] = []
@@ -190,9 +190,10 @@ class Keeper:
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
     def _write_record(self, daemon: int) -> None:
-        place.write_daemon_json(
+        self._record = place.write_daemon_json(
             self._paths, self._run, self._tier, self._build, os.getpid(), daemon
         )
+        self._watch_record()
 
     def listen_to_signals(self) -> None:
         self._signals = signal_pipe()
@@ -433,6 +434,7 @@ class Keeper:
         try:
             self._watch = inotify.inotify_init1()
             self._watch_folder()
+            self._watch_record()
         except OSError:
             # No inotify instance left for this user: look from time to time.
             self._watch = -1
@@ -450,6 +452,28 @@ class Keeper:
             | inotify.IN_MOVE_SELF
             | inotify.IN_ATTRIB,
         )
+
+    def _watch_record(self) -> None:
+        if self._watch >= 0:
+            with contextlib.suppress(OSError):
+                inotify.inotify_add_watch(
+                    self._watch,
+                    self._paths.daemon_json,
+                    inotify.IN_ATTRIB
+                    | inotify.IN_CLOSE_WRITE
+                    | inotify.IN_DELETE_SELF
+                    | inotify.IN_MOVE_SELF,
+                )
+
+    def _keep_record(self) -> None:
+        """daemon.json says where we are: without it no client finds the way."""
+        try:
+            if files.read_bytes(self._paths.daemon_json) == self._record:
+                return
+        except (OSError, ValueError):
+            pass
+        with contextlib.suppress(OSError):  # the store itself is being deleted, or full
+            self._write_record(self._daemon)
 
     def _hold_folder(self) -> None:
         import fcntl
@@ -469,10 +493,12 @@ class Keeper:
             return
         if self._vanished():
             self._remake()
+        self._keep_record()
 
     def _look_again(self) -> None:
         if self._vanished():
             self._remake()
+        self._keep_record()
         self._loop.after(1.0, self._look_again)
 
     def _vanished(self) -> bool:

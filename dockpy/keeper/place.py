@@ -93,7 +93,8 @@ def socket_path(run: str) -> str:
 
 def write_daemon_json(
     paths: Paths, run: str, tier: str, build: str, keeper: int, daemon: int
-) -> None:
+) -> bytes:
+    """What was written."""
     record = {
         "version": 1,
         "machine": ids.machine_id(),
@@ -105,7 +106,9 @@ def write_daemon_json(
         "build": build,
         "tier": tier,
     }
-    files.write_atomic(paths.daemon_json, json.dumps(record).encode(), durable=False)
+    data = json.dumps(record).encode()
+    files.write_atomic(paths.daemon_json, data, durable=False)
+    return data
 
 
 def _process(pid: int) -> dict[str, int] | None:

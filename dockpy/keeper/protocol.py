@@ -8,8 +8,8 @@ SOCK_SEQPACKET, one JSON object a datagram, descriptors by SCM_RIGHTS (shim/prot
   daemon -> keeper  {"op":"stop"}                 the daemon's end is meant: keeper ends with it
 
 When the keeper dies without an answer, the shim may or may not exist: the control socket tells. It
-is at
-its end (ShimLink.receive gives None) exactly when nobody has been started; then ask the next keeper.
+is at its end (ShimLink.receive gives None) exactly when nobody has been started; then ask the next
+keeper.
 """
 
 from __future__ import annotations

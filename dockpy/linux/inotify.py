@@ -8,6 +8,7 @@ import os
 from dockpy.linux.libc import prototype, raise_errno
 
 IN_ATTRIB = 0x4
+IN_CLOSE_WRITE = 0x8
 IN_MOVED_FROM = 0x40
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400

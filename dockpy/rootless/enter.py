@@ -11,6 +11,7 @@ import errno
 import os
 import pwd
 
+from dockpy import ids
 from dockpy.errors import Unavailable
 from dockpy.linux.mounts import MS_REC, MS_SLAVE, mount
 from dockpy.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
@@ -28,7 +29,7 @@ def enter(tier: str | None = None) -> str:
     uid, gid = os.geteuid(), os.getegid()
     if tier not in (None, *TIERS):
         raise Unavailable(f"there is no tier {tier!r}; there are {', '.join(TIERS)}")
-    if tier == "root" or (tier is None and uid == 0):
+    if tier == "root" or (tier is None and uid == 0 and ids.mapped_ids() > 1):
         try:
             unshare(CLONE_NEWNS)
             _slave()

@@ -20,6 +20,10 @@ _NOT_FOUND = ("executable file not found", "no such file or directory")
 _NOT_INVOKED = ("permission denied", "is a directory", "exec format error", "not a directory")
 
 
+# What docker's daemon finds out itself, before its runtime is asked: said without the runtime's prefix.
+BEFORE_RUNC = ("unable to find ", "Unable to find ", "uids and gids must be in range ")
+
+
 class StartFailed(DockpyError):
     """`message` is for the user, `code` is the container's (or exec's) exit code."""
 
@@ -55,6 +59,8 @@ def describe(stage: str, error: BaseException) -> bytes:
 
 
 def start_failed(prefix: str, detail: str) -> StartFailed:
+    if detail.startswith(BEFORE_RUNC):
+        return StartFailed(detail, code_of(detail))
     return StartFailed(f"{prefix}: {detail}: unknown", code_of(detail))
 
 

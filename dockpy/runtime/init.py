@@ -309,7 +309,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
 
     # While we still have the right to: stdio that the user may open again by name.
     line.stage = "stdio"
-    nested = workload.single and who.uid != 0
+    nested = workload.single and (who.uid, who.gid) != (0, 0)
     for fd in (0, 1, 2):
         if not nested:  # there the id is ours under another name
             console.give_to(fd, who.uid)
@@ -375,7 +375,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
     if not process.no_new_privileges:
         install_filter(workload)
     line.stage = "capabilities"
-    if nested:
+    if nested and who.uid != 0:
         credentials.capset(0, 0, 0)
         credentials.set_ambient(0)
     else:

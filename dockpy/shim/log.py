@@ -1,18 +1,16 @@
 """Container logs: the `local` and `json-file` formats, their writers (shim) and readers (daemon).
 
 local, ours: `<folder>/<serial>.data` holds raw bytes, `<serial>.index` one record a chunk as it
-came
-from the container: offset, length, stream (1 stdout, 2 stderr), flags (bit 0: no newline at the end),
-time in ns. A record is written after its bytes, so what the index speaks of is there; a torn tail
-is
-cut at open. The highest serial is being written; rotation opens the next and deletes the oldest, so
-no
-file ever changes its name under a reader. Lines are split at read time.
+came from the container: offset, length, stream (1 stdout, 2 stderr), flags (bit 0: no newline at
+the end), time in ns. A record is written after its bytes, so what the index speaks of is there; a
+torn tail is cut at open. The highest serial is being written; rotation opens the next and deletes
+the oldest, so no file ever changes its name under a reader. Lines are split at read time.
 
 json-file is docker's, byte for byte: one object a line, lines cut at 16 KiB without a newline.
 
-Everything here blocks on nothing but the disk. A reader's `position()` equals the writer's when it has
-read all there is; a daemon that follows asks the shim to tell when the two differ (ShimLink.grown).
+Everything here blocks on nothing but the disk. A reader's `position()` equals the writer's when it
+has read all there is; a daemon that follows asks the shim to tell when the two differ
+(ShimLink.grown).
 """
 
 from __future__ import annotations

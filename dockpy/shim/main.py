@@ -1,11 +1,8 @@
-"""The shim: creates the container's process, and then one poll loop until all is over and
-delivered.
+"""The shim: has the container's process made, and then is one poll loop until all is delivered.
 
-Called in a fork of the keeper, single-threaded, with the control socket and the clients'
-descriptors.
+Called in a fork of the keeper, single-threaded, with the control socket and the clients' descriptors.
 The order at the end is the promise: log complete, exit file, exit event, and only then the waiting
-for
-clients that read slowly. A daemon is never waited for.
+for clients that read slowly. A daemon is never waited for.
 """
 
 from __future__ import annotations
@@ -17,12 +14,13 @@ import os
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
+from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.exit import write_exit
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
-from dockpy.shim.stdio import Buffer, ProcessIO, send_away
+from dockpy.shim.stdio import Buffer, ProcessIO
 from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
@@ -69,6 +68,7 @@ class Shim:
         self._init: Running | None = None
         self._execs: dict[str, Running] = {}
         self._childless = False
+        self._recorded = True
         self._followers: list[tuple[Control, int]] = []
         self._log: LogWriter | None = None
         # Before there is a child whose end could be missed.
@@ -165,13 +165,24 @@ class Shim:
         if running.exec is None:
             finished = rfc3339_nano(time.time_ns())
             started = rfc3339_nano(self._started)
-            write_exit(self._bundle, self._boot, running.code, started, finished)
+            self._record_exit(running.code, started, finished)
             self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
             self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
+
+    def _record_exit(self, code: int, started: str, finished: str) -> None:
+        """Until it is written this process stays and answers `state`: the code is nowhere else."""
+        self._recorded = True
+        try:
+            write_exit(self._bundle, self._boot, code, started, finished)
+        except FileNotFoundError:
+            return  # the container has been removed
+        except OSError:  # no room, for now
+            self._recorded = False
+            self._loop.after(RETRY, lambda: self._record_exit(code, started, finished))
 
     def _finished(self, exec_id: str | None) -> None:
         if exec_id is None:
@@ -193,7 +204,7 @@ class Shim:
             return False
         if self._init is None:
             return True  # it could not be started
-        if not self._init.finished or not self._childless:
+        if not self._init.finished or not self._childless or not self._recorded:
             return False
         return all(running.finished for running in self._execs.values())
 

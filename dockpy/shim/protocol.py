@@ -214,10 +214,9 @@ class ShimLink:
     A request returns its `seq`; its Reply or Refusal comes out of `receive` like every event.
     Requests raise BlockingIOError when the socket is full (wait_writable, ask again) and
     BrokenPipeError or ConnectionResetError when the shim is gone. Descriptors that are passed stay
-    the
-    caller's to close, once the call has returned. `receive` returns None at the end of the shim:
-    look at
-    exit.json then. All events before the end are readable even when the shim is long dead.
+    the caller's to close, once the call has returned. `receive` returns None at the end of the
+    shim: look at exit.json then. All events before the end are readable even when the shim is long
+    dead.
     """
 
     def __init__(self, sock: _socket.socket) -> None:

@@ -22,11 +22,12 @@ import struct
 import sys
 import time
 
+from dockpy.shim.clients import send_away
 from dockpy.shim.control import listening
 from dockpy.shim.exit import start_ticks, write_exit, write_shim
 from dockpy.shim.logwriter import open_writer, rfc3339_nano
 from dockpy.shim.packets import NotStarted, decode, send_packet, size_from_json
-from dockpy.shim.stdio import make_pipes, send_away
+from dockpy.shim.stdio import make_pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ class Surroundings:
     namespaces: Mapping[str, str]  # type → /proc/<pid>/ns/… of a container that is joined
     etc_files: Mapping[str, str]  # path in the container → path here
     seccomp: Seccomp | None
+    on_host: bool = False  # not in a user namespace: root is the host's
     host_devices: tuple[str, ...] = ()  # for a privileged container
     host_ipc: tuple[str, ...] = ()  # those of /dev/mqueue and /dev/shm that this host has
 
@@ -40,9 +41,7 @@ def assemble(record: Record, around: Surroundings) -> Spec:
     return Spec(
         process=_process(record),
         root=Root(path=f"{around.bundle}/rootfs", readonly=host.readonly_rootfs),
-        hostname=None
-        if host.uts_mode == "host" or host.network_mode == "host"
-        else record.config.hostname,
+        hostname=None if host.uts_mode == "host" else record.config.hostname,
         domainname=record.config.domainname or None,
         mounts=_mounts(record, around),
         linux=Linux(
@@ -159,7 +158,7 @@ def _namespaces(record: Record, around: Surroundings) -> tuple[Namespace, ...]:
     shared = {
         "pid": host.pid_mode == "host",
         "ipc": host.ipc_mode == "host",
-        "uts": host.uts_mode == "host" or host.network_mode == "host",
+        "uts": host.uts_mode == "host",
         "network": host.network_mode == "host",
         "cgroup": host.cgroupns_mode == "host",
     }
@@ -171,7 +170,7 @@ def _sysctls(record: Record, around: Surroundings) -> dict[str, str]:
     values: dict[str, str] = {}
     if record.host_config.network_mode != "host" and "network" not in around.namespaces:
         values["net.ipv4.ip_unprivileged_port_start"] = "0"
-        if around.tier == "root":
+        if around.on_host:
             values["net.ipv4.ping_group_range"] = "0 2147483647"
     values.update(
         {name.replace("/", "."): value for name, value in record.host_config.sysctls.items()}

@@ -298,7 +298,9 @@ class Containers:
         if isinstance(event, ExecStarted):
             exec_.running, exec_.pid = True, event.pid
         else:
-            self._exec_over(container, exec_, event.code)
+            # An exec that did not start is 126 in docker, unless nothing was found (127).
+            failed = isinstance(event, ExecFailed) and event.code == 128
+            self._exec_over(container, exec_, 126 if failed else event.code)
 
     def _exec_over(self, container: Container, exec_: Exec, code: int) -> None:
         exec_.running, exec_.exit_code, exec_.pid = False, code, 0

@@ -68,13 +68,7 @@ async def start(
     except DockpyError as error:
         text = str(error)
         if exec_.exit_code is None:
-            exec_.exit_code = (
-                126
-                if "permission denied" in str(error)
-                else 127
-                if "not found" in str(error)
-                else 128
-            )
+            exec_.exit_code = 127 if "not found" in text else 126
         if client is None:
             raise ExecFailedToStart(text) from None
         _tell(client, text)

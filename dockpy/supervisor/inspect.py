@@ -256,6 +256,9 @@ FILTERS = frozenset(
 )
 
 
+STATUSES = frozenset(("created", "dead", "exited", "paused", "removing", "restarting", "running"))
+
+
 def matches(
     container: Container,
     filters: Mapping[str, tuple[str, ...]],

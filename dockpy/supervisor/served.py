@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
-from dockpy.errors import Conflict, InvalidParameter, NotFound, NotServed
+from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
 from dockpy.supervisor.signals import signal_number
 
@@ -339,10 +339,11 @@ def _check_network(request: ContainerCreate) -> list[str]:
     mode = host.network_mode
     joins = mode.startswith("container:") and len(mode) > len("container:")
     if mode not in (*BRIDGES, "none", "host") and not joins:
-        raise NotFound(f"network {mode} not found")
+        # Not a 404: clients take that for a missing image, and pull.
+        raise InvalidParameter(f"network {mode} not found")
     for name, endpoint in request.endpoints.items():
         if name not in (*BRIDGES, "none", "host") and not joins:
-            raise NotFound(f"network {name} not found")
+            raise InvalidParameter(f"network {name} not found")
         if name in BRIDGES and endpoint.get("Aliases"):
             raise InvalidParameter(
                 "network-scoped aliases are only supported for user-defined networks"

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import trio
 
-from dockpy import files
+from dockpy import files, ids
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
 from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp import Seccomp
@@ -85,7 +85,8 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
 
 def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:
     """Notes the failure as docker does: the container stays created, with the code and the text."""
-    text = f"failed to create task for container: {message}"
+    of_runtime = message.startswith("failed to create shim task: ")
+    text = f"failed to create task for container: {message}" if of_runtime else message
     container.state = changed(container.state, exit_code=code, error=text, pid=0)
     containers.save_state(container)
     container.exits.release(Outcome(code))
@@ -162,6 +163,7 @@ def _surroundings(containers: Containers, record: Record, bundle: str) -> Surrou
         namespaces=_joined(containers, record),
         etc_files=_etc_files(containers, record, bundle),
         seccomp=_seccomp(record),
+        on_host=containers.host.tier == "root" and ids.mapped_ids() == (1 << 32) - 1,
         host_devices=_host_devices() if host.privileged else (),
         host_ipc=tuple(p for p in ("/dev/mqueue", "/dev/shm") if os.path.isdir(p)),
     )

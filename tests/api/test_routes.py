@@ -24,7 +24,9 @@ def test_a_path_finds_its_handler(
     assert RouteTable().find(method, path) == (name, values)
 
 
-@pytest.mark.parametrize("path", ["/", "/containers", "/containers//json", "/nope", "/_pingg"])
+@pytest.mark.parametrize(
+    "path", ["/", "*", "http://x/_ping", "/containers", "/containers//json", "/nope", "/_pingg"]
+)
 def test_other_paths_are_not_found(path: str) -> None:
     with pytest.raises(NotFound, match="page not found"):
         RouteTable().find("GET", path)

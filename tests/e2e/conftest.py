@@ -228,6 +228,7 @@ def engine(request: pytest.FixtureRequest, place: Path, busybox_archive: Path) -
     status = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)
     dockpy.extra["socket"] = status["run"] + "/dockpy.sock"
     yield dockpy
+    dockpy.cli("ps")
     rows = json.loads(dockpy.cli("daemon", "status", "--format", "json").out)["processes"]
     leftovers = dockpy.cli("ps", "-aq").out.split()
     if leftovers:

@@ -35,6 +35,13 @@ def test_tag_and_rmi_untag_first(engine: Engine) -> None:
     assert engine.cli("inspect", "-f", "{{.Id}}", engine.image).out == first
 
 
+def test_images_with_a_name_lists_that_name_only(engine: Engine) -> None:
+    engine.cli("tag", engine.image, "named/here:v1")
+    shown = engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}", "named/here").out
+    assert shown == "named/here:v1\n"
+    engine.cli("rmi", "named/here:v1")
+
+
 def test_image_in_use_is_not_removed(engine: Engine) -> None:
     name = engine.name()
     engine.cli("tag", engine.image, "inuse:v1")

@@ -57,6 +57,29 @@ def test_exec_in_a_stopped_container_is_refused(engine: Engine) -> None:
     engine.cli("rm", name)
 
 
+def test_exec_as_a_user_that_is_not_there(engine: Engine) -> None:
+    name = engine.name()
+    engine.cli("run", "-d", "--name", name, engine.image, "sleep", "100")
+    result = engine.cli("exec", "-u", "nosuch", name, "id")
+    assert result.code == 126
+    assert (result.out + result.err).startswith("unable to find user nosuch: no matching entries")
+    engine.cli("rm", "-f", name)
+
+
+def test_what_the_daemon_refuses_of_create_is_1_and_of_run_125(engine: Engine) -> None:
+    for verb, code in (("create", 1), ("run", 125)):
+        result = engine.cli(verb, "--name", "-bad", engine.image, "true")
+        assert result.code == code
+        assert "Invalid container name (-bad)" in result.err
+    assert engine.cli("create", "--ulimit", "nosuch", engine.image).code == 125
+
+
+def test_ps_refuses_a_status_that_there_is_not(engine: Engine) -> None:
+    result = engine.cli("ps", "-f", "status=nosuch")
+    assert result.code == 1
+    assert "nvalid filter 'status=nosuch'" in result.err
+
+
 def test_exec_detached(engine: Engine) -> None:
     name = engine.name()
     engine.cli("run", "-d", "--name", name, engine.image, "sleep", "100")

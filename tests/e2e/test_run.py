@@ -123,6 +123,18 @@ def test_hostname_is_the_short_id_or_what_was_asked(engine: Engine) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}\n", engine.cli("run", "--rm", engine.image, "hostname").out)
 
 
+def test_hostname_beside_the_hosts_network(engine: Engine) -> None:
+    command = ("run", "--rm", "--network", "host")
+    assert engine.cli(*command, "-h", "mybox", engine.image, "hostname").out == "mybox\n"
+    assert engine.cli(*command, engine.image, "hostname").out == f"{os.uname().nodename}\n"
+
+
+def test_a_group_beside_the_default_user(engine: Engine) -> None:
+    script = "id -u; id -g; touch /x && chmod 600 /x && cat /x && echo ok"
+    result = engine.cli("run", "--rm", "-u", ":50", engine.image, "sh", "-c", script)
+    assert result.out == "0\n50\nok\n", result.err
+
+
 def test_hosts_and_resolv_conf_are_there(engine: Engine) -> None:
     result = engine.cli(
         "run",

@@ -65,7 +65,7 @@ PREDICATES = {
     ("dockpy.runtime.bpf", "_ours"),
     ("dockpy.shim.log", "_enter"),
     ("dockpy.shim.log", "_go_on"),
-    ("dockpy.shim.stdio", "_canonical"),
+    ("dockpy.shim.stdin", "_canonical"),
 }
 
 

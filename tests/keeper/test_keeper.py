@@ -336,6 +336,20 @@ def test_a_deleted_run_folder_is_made_again(house: House) -> None:
     assert house.code("true") == 0
 
 
+@pytest.mark.parametrize("content", [None, b"garbage"])
+def test_a_lost_daemon_json_is_written_again(own: House, content: bytes | None) -> None:
+    own.birth()
+    before, path = own.record(), Path(own.paths.daemon_json)
+    for _ in range(2):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        wait_for(lambda: path.exists() and path.read_bytes()[:1] == b"{")
+    assert own.record() == before
+    assert own.code("true") == 0
+
+
 def test_a_store_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(RuntimeError, match="cannot be written .* set XDG_DATA_HOME"):

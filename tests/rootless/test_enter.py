@@ -136,3 +136,13 @@ def test_this_module_starts_no_thread_and_loads_little() -> None:
     code = "print(len(os.listdir('/proc/self/task')), 'trio' in sys.modules)"
     assert said(code) == ["1 False"]
     assert sys.version_info >= (3, 9)
+
+
+def test_root_of_a_namespace_with_one_id_is_no_root() -> None:
+    line = ["unshare", "-rm", "/usr/bin/python3", "-IS", "-c"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dockpy.rootless.enter import enter; print(enter())"
+    )
+    done = subprocess.run([*line, code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("single\n", "")

@@ -54,6 +54,20 @@ def test_exit_file_is_there_before_the_event(tmp_path: Path) -> None:
     assert (shim.bundle / "exit.json").exists()
 
 
+def test_an_exit_that_cannot_be_written_is_told_and_kept_until_it_can_be(tmp_path: Path) -> None:
+    shim = start_shim(tmp_path, "sh", "-c", "sleep 0.1; exit 7")
+    obstacle = shim.bundle / "exit.json"
+    obstacle.mkdir()  # as good as a full disk
+    shim.hear(Started)
+    assert shim.code() == 7
+    assert not shim.ended(0.2)
+    shim.link.state()
+    assert shim.hear(Reply).fields["code"] == 7
+    obstacle.rmdir()
+    assert shim.ended()
+    assert shim.exit_file()["code"] == 7
+
+
 def test_what_cannot_be_started_is_told_and_written(tmp_path: Path) -> None:
     ours, attachment = client()
     shim = start_shim(tmp_path, "no-such-program", attachments=(attachment,))

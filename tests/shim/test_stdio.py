@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dockpy.shim.protocol import Attachment, LogConfig, Reply
-from dockpy.shim.stdio import DetachKeys, parse_keys
+from dockpy.shim.stdin import DetachKeys, parse_keys
 from tests.shim.harness import (
     client,
     frames,

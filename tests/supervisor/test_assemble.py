@@ -99,8 +99,19 @@ def test_namespaces_follow_the_modes() -> None:
 
     every = {"mount", "pid", "ipc", "uts", "network", "cgroup"}
     assert kinds({}) == every
-    assert kinds({"NetworkMode": "host"}) == every - {"network", "uts"}
+    assert kinds({"NetworkMode": "host"}) == every - {"network"}
     assert kinds({"PidMode": "host", "IpcMode": "host"}) == every - {"pid", "ipc"}
+
+
+def test_the_name_given_beside_the_hosts_network_is_the_containers_own() -> None:
+    assert spec_of({"NetworkMode": "host"}).hostname == "box"
+    assert spec_of({"UTSMode": "host"}).hostname is None
+
+
+def test_pings_are_everybodys_only_where_root_is_the_hosts() -> None:
+    name = "net.ipv4.ping_group_range"
+    assert name in assemble(record(), around("root", on_host=True)).linux.sysctl
+    assert name not in assemble(record(), around("root")).linux.sysctl
 
 
 def test_another_containers_namespace_is_joined_by_path() -> None:

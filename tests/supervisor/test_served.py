@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dockpy.api.container import ContainerCreate
-from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
+from dockpy.errors import DockpyError, InvalidParameter, NotServed
 from dockpy.supervisor import served
 from dockpy.supervisor.signals import signal_number
 
@@ -43,7 +43,7 @@ def test_an_anonymous_volume_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("host", "error"),
     [
-        ({"NetworkMode": "mine"}, NotFound),
+        ({"NetworkMode": "mine"}, InvalidParameter),
         ({"Binds": ["/a"]}, InvalidParameter),
         ({"Binds": ["/a:b"]}, InvalidParameter),
         ({"Binds": ["/a:/b:loud"]}, InvalidParameter),

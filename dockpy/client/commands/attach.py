@@ -60,7 +60,7 @@ def attach_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     )
     attached.run(lambda: None)
     if attached.detached:
-        return 0
+        raise CommandError("read escape sequence")  # as docker: 1, where run and start -a say 0
     if waiter.message:
         raise CommandError(waiter.message)
     return max(waiter.status, 0)

@@ -9,7 +9,7 @@ from dockpy.client.connection import target
 from dockpy.client.errors import ApiError, CommandError
 from dockpy.client.hijack import Waiter
 from dockpy.client.output import err, out
-from dockpy.errors import DockpyError
+from dockpy.errors import DockpyError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ _PULL = ("always", "missing", "never", "")
 
 
 def create_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    container, _ = _create(cli, options, arguments, None)
+    try:
+        container, _ = _create(cli, options, arguments, None)
+    except (ApiError, Unavailable) as error:
+        raise CommandError(str(error)) from None  # 125 is for what the client itself refuses
     out(f"{container}\n")
     return 0
 
@@ -128,7 +131,7 @@ def _create(
     where = target("/containers/create", {"name": options.text("name"), "platform": platform})
     cidfile = options.text("cidfile")
     if cidfile:
-        _claim(cidfile)
+        _claim(cidfile, 1 if cli.spelled.endswith("create") else 125)
     try:
         if policy == "always" and not image.startswith(_BUILTIN):
             _pull(cli, image, platform, quiet=options.on("quiet"))
@@ -158,17 +161,17 @@ def _create(
     return container, body
 
 
-def _claim(path: str) -> None:
+def _claim(path: str, code: int) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     except FileExistsError:
         raise CommandError(
             f"container ID file found, make sure the other container isn't running or delete {path}",
-            125,
+            code,
         ) from None
     except OSError as error:
         raise CommandError(
-            f"failed to create the container ID file: open {path}: {error.strerror}", 125
+            f"failed to create the container ID file: open {path}: {error.strerror}", code
         ) from None
 
 

@@ -300,6 +300,9 @@ class ContainerHandlers:
 
     async def list(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, inspect.FILTERS)
+        for status in filters.get("status", ()):
+            if status not in inspect.STATUSES:
+                raise InvalidParameter(f"invalid filter 'status={status}'")
         limit = q.integer(exchange.query, "limit", 0)
         # Asking for states or for the last n means all of them, as in docker.
         every = (

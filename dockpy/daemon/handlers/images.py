@@ -57,6 +57,13 @@ class ImageHandlers:
             summary = self._images.summary(image)
             if not _matches(summary, filters):
                 continue
+            if "reference" in filters:  # the names that were asked for, as docker, not all it has
+                for key in ("RepoTags", "RepoDigests"):
+                    summary[key] = [
+                        name
+                        for name in _texts(summary.get(key))
+                        if _named(name, filters["reference"])
+                    ]
             if exchange.version < (1, 44):
                 summary["VirtualSize"] = summary.get("Size", 0)
             summary["Containers"] = len(self._containers.using(str(image.id)))
@@ -264,14 +271,16 @@ def _matches(summary: dict[str, object], filters: q.Filters) -> bool:
     ):
         return False
     if "reference" in filters:
-        patterns = filters["reference"]
-        return any(
-            fnmatch.fnmatchcase(tag, pattern)
-            or fnmatch.fnmatchcase(tag.rpartition(":")[0], pattern)
-            for tag in tags
-            for pattern in patterns
-        )
+        return any(_named(tag, filters["reference"]) for tag in tags)
     return True
+
+
+def _named(name: str, patterns: tuple[str, ...]) -> bool:
+    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
+    return any(
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(repository, pattern)
+        for pattern in patterns
+    )
 
 
 def _texts(raw: object | None) -> list[str]:
