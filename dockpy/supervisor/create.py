@@ -118,7 +118,11 @@ def _check_peers(containers: Containers, host: HostConfig) -> None:
     for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
         peer = served.same_namespace(mode)
         if peer is not None:
-            containers.get(peer)
+            try:
+                containers.get(peer)
+            except NotFound as error:
+                # Not a 404: clients take that for a missing image, and pull.
+                raise InvalidParameter(str(error)) from None
 
 
 def _make_bind_sources(host: HostConfig) -> None:

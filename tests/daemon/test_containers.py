@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import json
 import os
 import socket
 import time
@@ -81,6 +82,25 @@ def test_wait_conditions(engine: Engine) -> None:
     engine.ask("POST", f"/containers/{container}/start")
     assert engine.wait(container) == 3
     assert engine.wait(container, "not-running") == 3
+
+
+def test_only_a_missing_image_is_404_at_create(engine: Engine) -> None:
+    for mode in ("nosuch", "container:nosuch"):
+        body = {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"NetworkMode": mode}}
+        assert engine.ask("POST", "/containers/create", body).status == 400
+    assert engine.ask("POST", "/containers/create", {"Image": "nosuch"}).status == 404
+
+
+def test_docker_py_gets_the_log_driver_that_it_reads(engine: Engine) -> None:
+    data = json.dumps({"Image": IMAGE, "Cmd": ["true"]}).encode()
+    head = (
+        "POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\n"
+        "User-Agent: docker-sdk-python/7.1.0\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    made = json.loads(engine.raw(head.encode() + data).rpartition(b"\r\n\r\n")[2])
+    found = engine.ask("GET", f"/containers/{made['Id']}/json")
+    assert json.loads(found.body)["HostConfig"]["LogConfig"]["Type"] == "json-file"
 
 
 def test_states_and_statuses(engine: Engine) -> None:
@@ -288,7 +308,7 @@ def test_containers_share_namespaces_by_name(engine: Engine) -> None:
         "/containers/create",
         {"Image": IMAGE, "HostConfig": {"NetworkMode": "container:first"}},
     )
-    assert fourth.status == 404
+    assert fourth.status == 400
 
 
 def test_events_tell_a_life_in_order(engine: Engine) -> None:

@@ -137,3 +137,19 @@ def test_stopping_the_daemon_leaves_containers(engine: Engine) -> None:
 def test_no_descriptor_but_the_three_reaches_a_container(engine: Engine) -> None:
     result = engine.cli("run", "--rm", engine.image, "ls", "/proc/self/fd")
     assert result.out.split() == ["0", "1", "2", "3"]  # 3 is ls reading the folder
+
+
+def test_wait_and_logs_of_other_shells_survive_the_daemon(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("kill tests know dockpy's processes")
+    name = engine.name()
+    engine.cli("run", "-d", "--name", name, engine.image, *printing(LINES, 9))
+    logs = engine.start("logs", "-f", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    waiting = engine.start("wait", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.7)
+    os.kill(processes(engine)["daemon"][0], signal.SIGKILL)
+    assert waiting.communicate(timeout=20) == (b"9\n", b"")
+    out, err = logs.communicate(timeout=20)
+    assert (out.decode().splitlines(), err) == ([f"line {n}" for n in range(LINES)], b"")
+    assert logs.returncode == 0
+    engine.cli("rm", name)

@@ -35,9 +35,16 @@ def _posts(cli: Cli, verb: str, query: dict[str, object] | None = None) -> Calla
 
 
 def wait_command(cli: Cli, options: Options, arguments: list[str]) -> int:
+    from dockpy.client.hijack import Waiter
+
     def act(name: str) -> str:
-        raw = cli.connection.post(f"/containers/{quote(name)}/wait")
-        return str(raw.get("StatusCode")) if isinstance(raw, dict) else "125"
+        waiter = Waiter(cli.connection, quote(name), "not-running")
+        waiter.begun()
+        while not waiter.over:
+            waiter.receive()
+        if waiter.status < 0:
+            raise ApiError(500, waiter.message or "the answer holds no exit code")
+        return str(waiter.status)
 
     return each(arguments, act)
 

@@ -23,6 +23,11 @@ from dockpy.supervisor.start import start
 from dockpy.supervisor.wait import register
 
 
+def _reads_json_files_only(exchange: Exchange) -> bool:
+    """docker-py's run() returns nothing but None for any log driver but docker's default one."""
+    return exchange.request.headers.get("user-agent", "").startswith("docker-sdk-python/")
+
+
 class ContainerHandlers:
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
@@ -68,6 +73,10 @@ class ContainerHandlers:
         )
         if not request.config.image:
             raise InvalidParameter("no image was given: Image must not be empty")
+        host = request.host_config
+        if not host.log_config.type and _reads_json_files_only(exchange):
+            log = replace(host.log_config, type="json-file")
+            request = replace(request, host_config=replace(host, log_config=log))
         container, warnings = await create(self._containers, request)
         await exchange.reply(201, {"Id": container.id, "Warnings": warnings})
 
