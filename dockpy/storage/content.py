@@ -12,9 +12,14 @@ from collections.abc import Iterator
 
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
+from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import Digest, algorithm_of, digest, digest_bytes, digest_of, hasher, hex_of
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+# The disk works while more arrives: else the sync at the end of 128 MB takes 0.3 s.
+WRITTEN_EARLY = 8 << 20
 
 
 class ContentStore:
@@ -98,6 +103,7 @@ class BlobWriter:
         self._path = f"{folder}/{os.getpid()}.{os.urandom(8).hex()}"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._hash = hasher()
+        self._begun = 0
         self.size = 0
 
     def write(self, chunk: bytes | memoryview) -> None:
@@ -106,6 +112,9 @@ class BlobWriter:
         self.size += len(view)
         while view:
             view = view[os.write(self._fd, view) :]
+        if self.size - self._begun >= WRITTEN_EARLY:
+            start_writing(self._fd, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> tuple[Digest, int]:
         """Names the blob; InvalidParameter (and nothing kept) when it is not the expected one."""
