@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
 from dockpy.linux import beneath
-from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import DiffID, digest_of, hasher
 from dockpy.storage import remove, tar
 from dockpy.storage.compression import CHUNK, Counter, decompressed
@@ -42,9 +41,6 @@ _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _REFUSED_XATTRS = (b"user.overlay.", b"user.containers.", b"trusted.")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TIME_LIMIT = (1 << 63) - 1  # nanoseconds; beyond, docker takes the epoch
-_WRITTEN_EARLY = (
-    256 << 10
-)  # the disk works meanwhile: the syncfs after a layer of 128 MB is 0.1 s shorter
 _FREE_CHECK = 64 << 20  # files from this size on are measured against the free space first
 
 
@@ -270,8 +266,6 @@ class _Tree:
                     while written < len(piece):
                         piece = piece[written:]
                         written = write(fd, piece)
-                if entry.size >= _WRITTEN_EARLY:
-                    start_writing(fd)
             if not plain:
                 if owned:
                     self._owners.own_fd(fd, path, entry.uid, entry.gid, mode, "0")
