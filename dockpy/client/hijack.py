@@ -23,7 +23,7 @@ import sys
 
 from dockpy.client.connection import Connection, Stream, target
 from dockpy.client.errors import ApiError, Disconnected
-from dockpy.client.output import write_all
+from dockpy.client.output import err, write_all
 from dockpy.client.terminal import DetachDetector
 from dockpy.errors import DockpyError
 from dockpy.http import stdcopy
@@ -158,6 +158,7 @@ class Streams:
         self._watched = [fd for fd, lent in outputs.items() if lent and _kind(fd) == PIPE]
         self.output_over = False
         self.exit_code: int | None = None  # when the stream's end told it
+        self.lost = False  # output that could not be written
         self._deliver(leftover)
 
     @property
@@ -174,7 +175,11 @@ class Streams:
             if stream == stdcopy.EXIT:
                 self.exit_code = piece[0]
                 continue
-            write_all(2 if stream in (stdcopy.STDERR, stdcopy.SYSTEM_ERROR) else 1, piece)
+            if stream == stdcopy.SYSTEM_ERROR:
+                self.lost = True
+                err(piece.decode("utf-8", "replace"))
+                continue
+            write_all(2 if stream == stdcopy.STDERR else 1, piece)
 
     def run(
         self, waiter: Waiter | None, signals: Signals | None, on_signal: Callable[[int], None]

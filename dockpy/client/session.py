@@ -53,6 +53,10 @@ class Session:
         return self._streams.detached
 
     @property
+    def lost_output(self) -> bool:
+        return self._streams.lost
+
+    @property
     def exit_code(self) -> int | None:
         """Where the stream itself has told it."""
         return self._streams.exit_code

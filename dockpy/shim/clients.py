@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import stat
 import struct
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dockpy.shim.stdio import ProcessIO
 
 QUEUE_LIMIT = 1 << 20
+LOSSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Queue:
@@ -36,6 +38,7 @@ class Queue:
         self._size = 0
         self._armed = False
         self.closed = False
+        self.error = 0  # why it could not be written
         kind = os.fstat(fd).st_mode
         self.is_pipe = stat.S_ISFIFO(kind)
         self._socket = (
@@ -70,6 +73,7 @@ class Queue:
                 taken = self._write([header, data] if header else [data])
             except OSError as error:
                 if error.errno not in NOT_NOW:
+                    self.error = error.errno or 0
                     self.close()
                     return
             if taken == len(header) + len(data):
@@ -114,6 +118,7 @@ class Queue:
                     break
         except OSError as error:
             if error.errno not in NOT_NOW:
+                self.error = error.errno or 0
                 self.close()
                 return
         if not self._parts:
@@ -232,6 +237,17 @@ class Client:
             except OSError:
                 pass  # it has gone itself
 
+    def _tell_losses(self, conn: _socket.socket) -> None:
+        """As docker: output that a full disk did not take is told, and is the client's failure."""
+        for stream, queue in self._queues.items():
+            if self._framed and queue.error in LOSSES:
+                name = "stderr" if stream == 2 else "stdout"
+                text = f"write /dev/{name}: {os.strerror(queue.error).lower()}\n".encode()
+                try:
+                    conn.send(struct.pack(">BxxxL", 3, len(text)) + text, DONTWAIT)
+                except OSError:
+                    pass  # it has gone itself
+
     def drop(self) -> None:
         """Gone, or to be sent away: everything of it is closed at once."""
         conn, self._conn = self._conn, None
@@ -242,6 +258,7 @@ class Client:
         source, self._source = self._source, None
         if source is not None:
             source.close(gone=True)
+        self._tell_losses(conn)
         _close_politely(conn)
         for queue in set(self._queues.values()):
             queue.close()

@@ -202,6 +202,13 @@ def test_nothing_of_ours_takes_the_place_of_a_closed_stream(engine: Engine) -> N
         assert (done.returncode, "".join(said)) == (7, err), closed
 
 
+def test_output_that_a_full_disk_does_not_take_is_a_failure(engine: Engine) -> None:
+    with open("/dev/full", "wb") as full:
+        process = engine.start("run", "--rm", engine.image, "echo", "hi", stdout=full, stderr=subprocess.PIPE)  # fmt: skip
+        assert b"write /dev/stdout: no space left on device" in process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+
+
 def test_t_without_a_terminal_is_refused(engine: Engine) -> None:
     result = engine.cli("run", "--rm", "-it", engine.image, "true", input=b"")
     assert result.code == 1

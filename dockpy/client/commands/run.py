@@ -72,6 +72,8 @@ def run_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         return 0
     if waiter.message:
         raise CommandError(f"Error response from daemon: {waiter.message}", 125)
+    if attached.lost_output:
+        return 1  # it has been said
     return waiter.status if waiter.status >= 0 else 125
 
 
