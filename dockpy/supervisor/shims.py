@@ -76,6 +76,7 @@ class Shim:
 
     async def read(self) -> None:
         """Runs until the shim is gone. The daemon's nursery owns it."""
+        gone = True
         try:
             while True:
                 try:
@@ -94,20 +95,23 @@ class Shim:
                         answer.set(message)
                     continue
                 self._tell_of(message)
+        except trio.Cancelled:
+            gone = False  # it is the daemon that ends: the next one adopts this shim
+            raise
         finally:
             self._ended = True
             self._link.close()
             for answer in self._waiting.values():
                 answer.set(None)
             self._waiting.clear()
-            self._tell_of(None)
+            if gone:
+                self._tell_of(None)
 
     def _tell_of(self, event: ShimEvent) -> None:
         try:
             self._tell(event)
-        except (
-            Exception
-        ):  # one container's trouble (a full disk, say) must not end the daemon of all
+        except Exception:
+            # One container's trouble (a full disk, say) must not end the daemon of all.
             log.exception("an event of a shim was not dealt with: %s", event)
 
     async def ask(self, send: Callable[[ShimLink], int], within: float = ANSWER_WITHIN) -> Reply:

@@ -134,6 +134,19 @@ def test_stopping_the_daemon_leaves_containers(engine: Engine) -> None:
     engine.cli("rm", name)
 
 
+def test_stopping_the_daemon_leaves_containers_that_remove_themselves(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("docker's daemon is the system's")
+    name = engine.name()
+    engine.cli("run", "-d", "--rm", "--name", name, engine.image, "sleep", "100")
+    pid = engine.cli("inspect", "-f", "{{.State.Pid}}", name).out.strip()
+    assert engine.cli("daemon", "stop").code == 0
+    assert os.path.exists(f"/proc/{pid}")
+    assert engine.cli("inspect", "-f", "{{.State.Pid}}", name).out.strip() == pid
+    assert engine.cli("rm", "-f", name).code == 0
+    assert not os.path.exists(f"/proc/{pid}")
+
+
 def test_no_descriptor_but_the_three_reaches_a_container(engine: Engine) -> None:
     result = engine.cli("run", "--rm", engine.image, "ls", "/proc/self/fd")
     assert result.out.split() == ["0", "1", "2", "3"]  # 3 is ls reading the folder
