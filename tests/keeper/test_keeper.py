@@ -279,7 +279,7 @@ def test_a_killed_keeper_is_made_again_by_the_daemon(house: House) -> None:
 def test_when_both_are_dead_the_next_command_enters_through_a_shim(house: House) -> None:
     house.birth()
     first = house.record()
-    cid = house.leave("sh", "-c", "sleep 2; echo late; exit 5")
+    cid = house.leave("sh", "-c", "sleep 5; echo late; exit 5")
     shim = house.file(cid, "shim.json")["pid"]
     pids = [first[role]["pid"] for role in ("keeper", "daemon")]
     for pid in pids:
@@ -332,8 +332,7 @@ def test_a_deleted_run_folder_is_made_again(house: House) -> None:
     assert house.record()["daemon"] == before["daemon"]
     # And a second time: the watch is on the new folder.
     shutil.rmtree(house.record()["run"], ignore_errors=True)  # races with its making
-    wait_for(lambda: os.path.exists(path))
-    assert house.code("true") == 0
+    wait_for(lambda: [said["code"] for said in house.run("true")][-1:] == [0])
 
 
 @pytest.mark.parametrize("content", [None, b"garbage"])
