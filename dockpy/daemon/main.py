@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
+import os
 import signal
 import socket
 import sys
@@ -177,13 +179,18 @@ class Daemon:
                     return
 
     async def _idle(self, containers: Containers) -> None:
-        """Ends the daemon when for so long nothing has run and nobody was connected."""
-        limit = self._config.idle_exit
-        if limit <= 0:
-            return
+        """Ends the daemon when for so long nothing has run and nobody was connected, and when its
+        store has been deleted: it could keep nothing, and nobody would find it.
+        """
+        limit = self._config.idle_exit if self._config.idle_exit > 0 else math.inf
         quiet_since = trio.current_time()
         while True:
             await trio.sleep(max(min(limit / 10, 5), 0.05))
+            # Not the store itself: the keeper may have made its run folder again, and with it the store.
+            if not os.path.isdir(self._paths.containers):
+                log.error("the store %s is gone", self._paths.store)
+                self._over.set()
+                return
             if containers.busy() or self._server.connections:
                 quiet_since = trio.current_time()
             quiet = trio.current_time() - max(quiet_since, self._server.quiet_since)

@@ -159,23 +159,26 @@ class Keeper:
 
     async def read(self) -> None:
         """Runs for ever, through as many keepers as it takes."""
-        pause = 0.01
+        pause = 0.0
         while True:
+            born = trio.current_time()
             await self._read_one()
             self._alive = trio.Event()
             for answer in self._waiting.values():
                 answer.set(None)
             self._waiting.clear()
             log.warning("the keeper has died; starting another")
+            # One that dies at birth (its store is gone, say) would die again at once.
+            pause = 0.0 if trio.current_time() - born > 10 else min(max(pause * 2, 0.05), 5)
+            await trio.sleep(pause)
             while True:
                 try:
                     self._link = self._revive()
                     break
                 except (OSError, DockpyError) as error:
                     log.error("no new keeper: %s", error)
+                    pause = min(max(pause * 2, 0.05), 5)
                     await trio.sleep(pause)
-                    pause = min(pause * 2, 5)
-            pause = 0.01
             self._alive.set()
 
     async def _read_one(self) -> None:

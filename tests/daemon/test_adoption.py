@@ -129,6 +129,22 @@ def test_nothing_is_left_after_idle_minutes(tmp_path: Path) -> None:
     engine.stop()
 
 
+def test_a_daemon_whose_store_is_deleted_ends_with_its_keeper(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir(0o700)
+    (store / "config.toml").write_text('[daemon]\nidle-exit = "5s"\n')
+    engine = Engine(str(store))
+    engine.start()
+    record = engine.record()
+    process = engine.state(engine.run("sleep", "20"))["Pid"]  # busy: not the idle exit
+    assert isinstance(process, int)
+    for _ in range(5):
+        shutil.rmtree(store, ignore_errors=True)
+    pids = [record[role]["pid"] for role in ("keeper", "daemon")]
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    os.kill(process, signal.SIGKILL)
+
+
 def test_the_end_of_a_daemon_is_not_the_end_of_containers(engine: Engine) -> None:
     container = engine.run("sleep", "60")
     keeper = engine.record()["keeper"]["pid"]
