@@ -23,6 +23,7 @@ from dockpy import files, ids
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
+from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
@@ -136,6 +137,7 @@ class Daemon:
         )
         nouns = (
             system,
+            EventHandlers(containers.events),
             ContainerHandlers(containers),
             ExecHandlers(containers),
             ImageHandlers(containers),

@@ -356,6 +356,7 @@ class ContainerHandlers:
         container = self._named(exchange)
         control.running_shim(container)
         rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        self._containers.publish(container, "top")
         titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
 
