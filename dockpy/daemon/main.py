@@ -25,6 +25,7 @@ from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
@@ -138,6 +139,7 @@ class Daemon:
             system,
             ContainerHandlers(containers),
             ExecHandlers(containers),
+            StreamHandlers(containers),
             ImageHandlers(containers),
             AbsentHandlers(containers),
         )
