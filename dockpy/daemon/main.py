@@ -26,6 +26,7 @@ from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
@@ -140,6 +141,7 @@ class Daemon:
             EventHandlers(containers.events),
             ContainerHandlers(containers),
             ExecHandlers(containers),
+            StreamHandlers(containers),
             ImageHandlers(containers),
             AbsentHandlers(containers),
         )
