@@ -229,6 +229,14 @@ type string Only inspect objects of the given type""",
         "inspect", 1, -1, "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
         f"{_FORMAT}\nplatform string Inspect a specific platform of the image",
     ),
+    "events": (
+        "events", 0, 0, "[OPTIONS]", "Get real time events from the server",
+        """\
+filter/f filter Filter output based on conditions provided
+format string Format output using a Go template, or 'json'
+since string Show all events created since timestamp
+until string Stream events until this timestamp""",
+    ),
     "info": ("system", 0, 0, "[OPTIONS]", "Display system-wide information", _FORMAT),
     "version": ("system", 0, 0, "[OPTIONS]", "Show the version of client and daemon", _FORMAT),
     "images": (
@@ -342,7 +350,7 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"info": "info"},
+    "system": {"events": "events", "info": "info"},
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
 }
 
@@ -367,7 +375,6 @@ NOT_SERVED = frozenset(
         "context",
         "cp",
         "diff",
-        "events",
         "export",
         "login",
         "logout",

@@ -23,8 +23,10 @@ from dockpy import files, ids
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
+from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
@@ -136,8 +138,10 @@ class Daemon:
         )
         nouns = (
             system,
+            EventHandlers(containers.events),
             ContainerHandlers(containers),
             ExecHandlers(containers),
+            StreamHandlers(containers),
             ImageHandlers(containers),
             AbsentHandlers(containers),
         )
