@@ -12,11 +12,15 @@ import posixpath
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dockpy.linux import beneath
 from dockpy.storage.owners import OVERRIDE, Owners, remembered_fd
-from dockpy.storage.pack import Owner, Packer, below, is_kernel_s
+from dockpy.storage.pack import Packer, below, is_kernel_s
 from dockpy.storage.view import Tree
+
+if TYPE_CHECKING:
+    from dockpy.storage.pack import Owner
 
 _HANDLE = os.O_PATH | os.O_NOFOLLOW
 _MOST_LINKS = 255  # of one path, as Go's EvalSymlinks
