@@ -232,11 +232,10 @@ def test_volumes_are_seen_and_what_is_read_only_is_refused(engine: Engine, sourc
             assert (done.code, "mounted volume is marked read-only" in done.err) == (1, True)
             done = engine.cli("cp", f"{source}/file", f"{name}:/tmp")
             assert (done.code, "container rootfs is marked read-only" in done.err) == (1, True)
-            assert engine.cli("kill", name).code == 0
+            if not engine.is_dockpy:
+                break  # docker 20.10 holds on to a killed one's mounts for a while
+            engine.cli("kill", name)
             engine.cli("wait", name)
-            break_on_docker = not engine.is_dockpy  # its 20.10 unmounts late after a kill
-            if break_on_docker:
-                break
     finally:
         engine.cli("rm", "-f", name)
 
