@@ -10,16 +10,17 @@ import trio
 
 from dockpy.api import query as q
 from dockpy.api.container import ContainerCreate
-from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
+from dockpy.api.fields import parse_object
+from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotFound, NotServed
-from dockpy.supervisor import control, inspect, streams
-from dockpy.supervisor.container import Client, Container
+from dockpy.supervisor import control, inspect
+from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.create import create
-from dockpy.supervisor.logs import LogQuery, Reader, more, open_log
 from dockpy.supervisor.remove import remove, take_away
 from dockpy.supervisor.start import start
+from dockpy.supervisor.update import update
 from dockpy.supervisor.wait import register
 
 
@@ -36,10 +37,7 @@ class ContainerHandlers:
         return {
             "container_create": self.create,
             "container_start": self.start,
-            "container_attach": self.attach,
-            "attach_websocket": self.websocket,
             "container_wait": self.wait,
-            "container_logs": self.logs,
             "container_list": self.list,
             "container_inspect": self.inspect,
             "container_stop": self.stop,
@@ -134,10 +132,9 @@ class ContainerHandlers:
         raise NotServed("container statistics (stats) are not served yet")
 
     async def update(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed(
-            "container update is not served yet: there is no control group to limit on this host"
-        )
+        container = self._named(exchange)
+        raw = parse_object(await exchange.json(empty={}), "the body")
+        await exchange.reply(200, {"Warnings": update(self._containers, container, raw)})
 
     async def changes(self, exchange: Exchange) -> None:
         self._named(exchange)
@@ -156,7 +153,7 @@ class ContainerHandlers:
         space = 0
         for container in self._containers.all():
             record = container.record
-            if container.state.running or container.lock.locked() or container.removing:
+            if container.state.live or container.lock.locked() or container.removing:
                 continue
             if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
                 continue
@@ -172,58 +169,6 @@ class ContainerHandlers:
             deleted.append(record.id)
         await exchange.reply(200, {"ContainersDeleted": deleted or None, "SpaceReclaimed": space})
 
-    # ------------------------------------------------------------------------ streams
-
-    async def attach(self, exchange: Exchange) -> None:
-        container = self._named(exchange)
-        exchange.check_sinks()
-        streams.check_attachable(container)
-        wanted = {
-            name: q.boolean(exchange.query, name)
-            for name in ("stdin", "stdout", "stderr", "stream", "logs")
-        }
-        framed = not container.record.config.tty
-        if wanted["logs"] and not wanted["stream"]:
-            query = LogQuery(wanted["stdout"], wanted["stderr"])
-            await self._send_logs(exchange, container, query)
-            return
-        keys = check_detach_keys(exchange.query.get("detachKeys", ""))
-        sock, sinks, early = await exchange.hijack(framed=framed)
-        client = Client(
-            sock,
-            stdin=wanted["stdin"],
-            stdout=wanted["stdout"],
-            stderr=wanted["stderr"],
-            framed=framed,
-            sinks=sinks,
-            detach_keys=keys,
-            early=early,
-        )
-        if wanted["logs"]:
-            await self._backlog(container, client)
-        await streams.attach(self._containers, container, client)
-
-    async def _backlog(self, container: Container, client: Client) -> None:
-        """`attach --logs`: what was said so far goes first, on the same connection."""
-        query = LogQuery(client.stdout, client.stderr)
-        reader = open_log(self._containers, container, query)
-        try:
-            for header, piece in (*reader.pieces(), *reader.rest()):
-                data = memoryview(header + (piece if isinstance(piece, bytes) else piece.read()))
-                while data:
-                    try:
-                        data = data[client.connection.send(data) :]
-                    except BlockingIOError:
-                        await trio.lowlevel.wait_writable(client.connection)
-        except BaseException:
-            client.close()
-            raise
-        finally:
-            reader.close()
-
-    async def websocket(self, exchange: Exchange) -> None:
-        raise NotServed("attaching by websocket is not served; use POST /containers/{id}/attach")
-
     async def wait(self, exchange: Exchange) -> None:
         departed = self._containers.departed.get(exchange.names["id"])
         if departed is not None:
@@ -238,51 +183,6 @@ class ContainerHandlers:
         outcome = await exchange.while_connected(waiter.wait)
         await exchange.write_line({"StatusCode": outcome.exit_code})
         await exchange.end()
-
-    async def logs(self, exchange: Exchange) -> None:
-        container = self._named(exchange)
-        query = exchange.query
-        stdout, stderr = q.boolean(query, "stdout"), q.boolean(query, "stderr")
-        if not stdout and not stderr:
-            raise InvalidParameter("Bad parameters: you must choose at least one stream")
-        text = query.get("tail", "all")
-        tail: int | None = int(text) if text.isdigit() and len(text) < 10 else None
-        wanted = LogQuery(
-            stdout=stdout,
-            stderr=stderr,
-            follow=q.boolean(query, "follow"),
-            tail=tail,
-            since=q.timestamp(query.get("since", ""), "since") or 0,
-            timestamps=q.boolean(query, "timestamps"),
-        )
-        until = q.timestamp(query.get("until", ""), "until")
-        if until is not None:
-            wanted = replace(wanted, until=until)
-        await self._send_logs(exchange, container, wanted)
-
-    async def _send_logs(self, exchange: Exchange, container: Container, query: LogQuery) -> None:
-        reader = open_log(self._containers, container, query)
-        framed = not container.record.config.tty
-        try:
-            await exchange.begin(
-                MULTIPLEXED_STREAM if framed and exchange.version >= (1, 42) else RAW_STREAM
-            )
-            await _send_pieces(exchange, reader)
-            if query.follow:
-                await self._follow(exchange, container, reader)
-            await _send_pieces(exchange, reader, last=True)
-            await exchange.end()
-        finally:
-            reader.close()
-
-    async def _follow(self, exchange: Exchange, container: Container, reader: Reader) -> None:
-        async def wait_more() -> bool:
-            return await more(container, reader)
-
-        with trio.move_on_after(reader.seconds_left()):
-            while await exchange.while_connected(wait_more):
-                await _send_pieces(exchange, reader)
-        await _send_pieces(exchange, reader)
 
     # ------------------------------------------------------------------------ telling
 
@@ -329,7 +229,7 @@ class ContainerHandlers:
         for container in sorted(
             self._containers.all(), key=lambda found: found.record.created, reverse=True
         ):
-            if not every and not container.state.running:
+            if not every and not container.state.live:
                 continue
             if not inspect.matches(container, filters, ancestors, before, since):
                 continue
@@ -356,18 +256,9 @@ class ContainerHandlers:
         container = self._named(exchange)
         control.running_shim(container)
         rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        self._containers.publish(container, "top")
         titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
-
-
-async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False) -> None:
-    for header, piece in reader.rest() if last else reader.pieces():
-        if isinstance(piece, bytes):
-            await exchange.write(header + piece)
-        else:
-            await exchange.write_file(header, piece.fd, piece.offset, piece.length)
-        # A client that reads as fast as we write would have the daemon for itself.
-        await trio.lowlevel.checkpoint()
 
 
 def _timeout(exchange: Exchange) -> int | None:
@@ -383,17 +274,6 @@ def size(exchange: Exchange) -> tuple[int, int]:
             raise InvalidParameter(f"invalid resize {name}: it is missing")
         values.append(q.integer(exchange.query, name, 0, least=0))
     return min(values[0], 65535), min(values[1], 65535)
-
-
-def check_detach_keys(text: str) -> str:
-    """docker's grammar: letters, or ctrl- with a-z or one of @[\\]^_, separated by commas."""
-    for key in text.split(",") if text else ():
-        if len(key) == 1 and key.isascii() and key.isalpha():
-            continue
-        if key.startswith("ctrl-") and len(key) == 6 and (key[5].islower() or key[5] in "@[\\]^_"):
-            continue
-        raise InvalidParameter(f"Invalid detach keys ({text}) provided")
-    return text
 
 
 def _processes(init: int) -> list[list[str]]:

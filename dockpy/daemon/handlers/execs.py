@@ -5,7 +5,8 @@ from __future__ import annotations
 from dockpy.api.container import ExecCreate
 from dockpy.api.fields import decode, parse_flag, parse_object
 from dockpy.daemon.exchange import Exchange
-from dockpy.daemon.handlers.containers import check_detach_keys, size
+from dockpy.daemon.handlers.containers import size
+from dockpy.daemon.handlers.streams import check_detach_keys
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter
 from dockpy.supervisor import exec as execs
