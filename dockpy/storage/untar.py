@@ -73,12 +73,14 @@ def untar(
     place: Place,
     *,
     own: Own | None,
+    owner: tuple[int, int] | None = None,
     devices: bool = True,
     no_overwrite: bool = False,
     rename: Rename = lambda name: name,
 ) -> None:
     """Unpacks the plain archive behind `read`; `own` None leaves everything the caller's.
 
+    `owner` (uid, gid) stands in for what the archive says.
     `devices` False passes over device nodes. `no_overwrite`: no directory takes the place of
     something else, or something else that of a directory. `rename` gets each member's clean name,
     and each hard link's target. InvalidParameter: the archive is bad; Unavailable: no room.
@@ -88,6 +90,8 @@ def untar(
     try:
         while (entry := archive.next()) is not None:
             entry.name = rename(clean_name(entry.name))
+            if owner is not None:
+                entry.uid, entry.gid = owner
             if entry.kind == tar.HARDLINK:
                 entry.link = rename(clean_name(entry.link))
             if entry.name:

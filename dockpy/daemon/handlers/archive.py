@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import Callable, TypeVar
 
 import trio
 
@@ -40,9 +40,6 @@ from dockpy.supervisor.assemble import shown_mounts
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import Record
-
-if TYPE_CHECKING:
-    from dockpy.storage.untar import Own
 
 T = TypeVar("T")
 
@@ -173,13 +170,12 @@ class ArchiveHandlers:
 
         def work(view: RootView) -> None:
             folder = _destination(view, path, container.record)
-            own: Own = self._intended(container, view).give
-            if as_user and container.record.config.user:
-                own = _as_user(view, container.record.config.user, own)
+            user = container.record.config.user if as_user else ""
             untar(
                 decompressed(wire.read),
                 Place(view.root, folder, follow=True),
-                own=own,
+                own=self._intended(container, view).give,
+                owner=_ids_of(view, user) if user else None,
                 devices=self._devices,
                 no_overwrite=no_overwrite,
             )
@@ -276,8 +272,8 @@ def _destination(view: RootView, path: str, record: Record) -> str:
     return folder
 
 
-def _as_user(view: RootView, user: str, own: Own) -> Own:
-    """Everything belongs to the container's user."""
+def _ids_of(view: RootView, user: str) -> tuple[int, int]:
+    """Of the container's user, by the container's own files."""
     tables = []
     for name in ("/etc/passwd", "/etc/group"):
         try:
@@ -288,7 +284,7 @@ def _as_user(view: RootView, user: str, own: Own) -> Own:
         identity = users.resolve(user, (), *tables)
     except SetupError as error:
         raise InvalidParameter(str(error)) from None
-    return lambda fd, uid, gid, mode: own(fd, identity.uid, identity.gid, mode)
+    return identity.uid, identity.gid
 
 
 def _stat_header(found: Found) -> tuple[str, str]:
