@@ -29,12 +29,6 @@ NOT_SERVED = {
     "cpu-rt-runtime": "real-time limits need a delegated cgroup",
     "device-cgroup-rule": "rootless containers have no device cgroup; use --device",
     "gpus": "name the devices with --device",
-    "health-cmd": "health checks are not there yet",
-    "health-interval": "health checks are not there yet",
-    "health-retries": "health checks are not there yet",
-    "health-start-interval": "health checks are not there yet",
-    "health-start-period": "health checks are not there yet",
-    "health-timeout": "health checks are not there yet",
     "io-maxbandwidth": "it is for Windows",
     "io-maxiops": "it is for Windows",
     "ip": "container networks are not there yet",
@@ -60,8 +54,6 @@ def refuse_unserved(options: Options) -> None:
     for name, reason in NOT_SERVED.items():
         if options.given(name) and options.text(name) not in _HARMLESS.get(name, ()):
             raise NotServed(f"--{name} is not served by this build: {reason}")
-    if options.text("restart") not in ("", "no"):
-        raise NotServed("--restart is not served by this build: restart policies are not there yet")
 
 
 def check_stream(value: str) -> None:

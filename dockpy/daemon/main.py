@@ -38,12 +38,15 @@ from dockpy.paths import Paths
 from dockpy.storage.choose import choose
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
-from dockpy.supervisor.containers import Containers, Host
+from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
+from dockpy.supervisor.restart import is_start
 from dockpy.supervisor.shims import Keeper
+from dockpy.supervisor.start import start_again
 from dockpy.transport.unix import serve
 
 log = logging.getLogger("dockpy.daemon")
@@ -113,10 +116,10 @@ class Daemon:
                 snapshots=snapshots,
                 keeper=keeper,
                 events=Events(),
-                auto_remove=take_away,
+                then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
             )
             nursery.start_soon(keeper.read)
-            await adopt(containers)
+            await adopt(containers, start=is_start(paths.session, ids.boot_id()))
             self._server = Server(self._router(containers))
             self._listen(self._listener)
             nursery.start_soon(self._signals)
@@ -172,6 +175,8 @@ class Daemon:
     # ------------------------------------------------------------------------------ the end
 
     def _stop(self) -> None:
+        # What comes next is a start, and no revival (restart.is_start).
+        files.unlink_if_exists(self._paths.session)
         self._stop_keeper = True
         self._over.set()
 

@@ -18,7 +18,6 @@ from dockpy.api.container import (
     Healthcheck,
     HostConfig,
     LogConfig,
-    RestartPolicy,
 )
 from dockpy.api.times import now
 from dockpy.errors import InvalidParameter, NotFound
@@ -163,7 +162,7 @@ def host_defaults(host: HostConfig) -> HostConfig:
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or "private",
         runtime=host.runtime or "dockpy",
-        restart_policy=RestartPolicy(host.restart_policy.name or "no", 0),
+        restart_policy=replace(host.restart_policy, name=host.restart_policy.name or "no"),
         log_config=LogConfig(host.log_config.type or "local", host.log_config.config),
         masked_paths=_first(privileged_paths, host.masked_paths, MASKED_PATHS),
         readonly_paths=_first(privileged_paths, host.readonly_paths, READONLY_PATHS),
@@ -202,15 +201,15 @@ def merged(config: Config, image: ContainerConfig) -> Config:
     present = {entry.partition("=")[0] for entry in config.env}
     env = (*config.env, *(entry for entry in image.env if entry.partition("=")[0] not in present))
     healthcheck = config.healthcheck
-    if healthcheck is None and image.healthcheck is not None:
-        check = image.healthcheck
+    if image.healthcheck is not None:
+        own, check = healthcheck or Healthcheck(), image.healthcheck
         healthcheck = Healthcheck(
-            check.test,
-            check.interval,
-            check.timeout,
-            check.start_period,
-            check.start_interval,
-            check.retries,
+            own.test or check.test,
+            own.interval or check.interval,
+            own.timeout or check.timeout,
+            own.start_period or check.start_period,
+            own.start_interval or check.start_interval,
+            own.retries or check.retries,
         )
     empty: Mapping[str, object] = {}
     return replace(
