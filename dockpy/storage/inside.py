@@ -99,9 +99,10 @@ def _link(root: int, path: str) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
-            return os.readlink("", dir_fd=fd)
-        return None
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            return None
+        _refuse_kernel_s(fd, path)  # where those of procfs lead is no text
+        return os.readlink("", dir_fd=fd)
     finally:
         os.close(fd)
 
