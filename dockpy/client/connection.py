@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from dockpy import fastjson
+from dockpy import fastjson, reexec
 from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
 from dockpy.client.peer import is_ours, unix
 from dockpy.http import plain
@@ -172,10 +172,10 @@ class Endpoint:
         )
 
     def _connect_own(self) -> _socket.socket:
-        from dockpy.paths import NoHome, Paths, store_of
+        from dockpy.paths import NoHome, paths_of
 
         try:
-            paths = Paths(store_of(self._environ, os.geteuid()))
+            paths = paths_of(self._environ, os.geteuid())
         except NoHome as error:
             raise NoDaemon(str(error)) from None
         sock = self._recorded(paths)
@@ -209,14 +209,17 @@ class Endpoint:
             return None
         finally:
             os.close(fd)
-        path = record.get("socket") if isinstance(record, dict) else None
+        if not isinstance(record, dict):
+            return None
+        path = record.get("socket")
         if not isinstance(path, str):
             return None
         try:
             sock = unix(path)
         except OSError:
             return None
-        if not is_ours(sock):
+        # Of another build: which of the two has to go is for the lock's holder to find out.
+        if not is_ours(sock) or (self.start and record.get("build") != reexec.build_id()):
             sock.close()
             return None
         return sock

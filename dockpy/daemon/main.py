@@ -63,7 +63,7 @@ def serve_inherited(
     )
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        config = settings.load(f"{paths.store}/config.toml")
+        config = settings.load(paths.config)
     except DockpyError as error:
         log.error("%s; the defaults hold", error)
         config = Config()
@@ -96,9 +96,7 @@ class Daemon:
         self._stop_keeper = False
         content = ContentStore(paths.images)
         snapshots = self._snapshots
-        images = ImageStore(
-            content, snapshots, f"{paths.images}/index.json", f"{paths.images}.lock"
-        )
+        images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
         await trio.to_thread.run_sync(_recover, snapshots, images)
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
