@@ -39,15 +39,15 @@ KEPT = (
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def ensure(paths: Paths, environ: Mapping[str, str]) -> str:
+def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None) -> str:
     """The socket of this store's daemon, which is started when there is none, and replaced when it is
-    of an older build. Unavailable: why it cannot be.
+    older than `build` (None: any will do). Unavailable: why it cannot be.
     """
     paths = _make_store(paths, environ)
     with _between_hosts(paths), locked(paths.birth_lock):
-        socket = _fitting(paths)
-        if socket is not None:
-            return socket
+        found = _living(paths)
+        if found is not None and _fits(paths, build, *found):
+            return found[0]
         deadline = time.monotonic() + PATIENCE
         while True:
             lock = _try_lock(paths.lock)
@@ -56,9 +56,9 @@ def ensure(paths: Paths, environ: Mapping[str, str]) -> str:
                     _spawn(paths, environ, lock)
                 finally:
                     os.close(lock)
-            socket = answering(paths)
-            if socket is not None:
-                return socket
+            found = _living(paths)
+            if found is not None and not (build and replaces(build, found[1])):
+                return found[0]
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"the daemon of {paths.store} does not answer; its log is {paths.daemon_log}"
@@ -99,18 +99,13 @@ def _living(paths: Paths) -> tuple[str, str] | None:
 # ------------------------------------------------------------------------------------ two builds
 
 
-def _fitting(paths: Paths) -> str | None:
-    """The socket of a daemon that this build may use; an older one has been told to end.
+def _fits(paths: Paths, ours: str | None, socket: str, theirs: str) -> bool:
+    """Whether a client of our build may use that daemon; an older one has been told to end when not.
 
     Its containers go on: the daemon that is born next enters through their shims.
     """
-    found = _living(paths)
-    if found is None:
-        return None
-    socket, theirs = found
-    ours = reexec.build_id()
-    if not (replaces(theirs, ours) or replaces(ours, theirs)):
-        return socket
+    if ours is None or not (replaces(theirs, ours) or replaces(ours, theirs)):
+        return True
     if replaces(theirs, ours):
         raise Unavailable(
             f"the daemon of {paths.store} is of a newer build ({theirs}) than this file ({ours}) and is not "
@@ -126,7 +121,7 @@ def _fitting(paths: Paths) -> str | None:
         pass  # it has ended: the lock tells
     finally:
         sock.close()
-    return None
+    return not replaces(ours, theirs)
 
 
 def replaces(build: str, other: str) -> bool:
