@@ -177,4 +177,5 @@ class Paths:
         self.containers = f"{data}/containers"  # a folder each: record, bundle, log, exit file
         self.tmp = f"{data}/tmp"
         self.cache = f"{data}/cache"
+        self.session = f"{data}/session"  # the boot in which a daemon serves, or was killed
         self.damaged = f"{data}/damaged"  # what `system check --repair` has set aside
