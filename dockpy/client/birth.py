@@ -113,7 +113,9 @@ def _fits(paths: Paths, ours: str | None, socket: str, theirs: str) -> bool:
         )
     sock = unix(socket)
     try:
-        sock.sendall(b"POST /dockpy/stop HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        sock.sendall(
+            b"POST /dockpy/stop?successor=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
+        )
         sock.settimeout(PATIENCE)
         while sock.recv(4096):
             pass

@@ -172,9 +172,11 @@ class Daemon:
 
     # ------------------------------------------------------------------------------ the end
 
-    def _stop(self) -> None:
-        # What comes next is a start, and no revival (restart.is_start).
-        files.unlink_if_exists(self._paths.session)
+    def _stop(self, successor: bool = False) -> None:
+        """`successor`: a newer build takes over at once."""
+        if not successor:
+            # What comes next is a start, and no revival (restart.is_start).
+            files.unlink_if_exists(self._paths.session)
         self._stop_keeper = True
         self._over.set()
 

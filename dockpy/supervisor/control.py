@@ -35,7 +35,7 @@ async def kill(containers: Containers, container: Container, signal: str) -> Non
         return
     if not container.state.running or container.shim is None:
         raise Conflict(
-            f"cannot kill container: {container.name}: container {container.id} is not running"
+            f"container {container.id} is not running"
         )
     own = container.record.config.stop_signal
     if number == SIGKILL or not own or number == signal_number(own):

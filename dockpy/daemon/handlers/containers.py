@@ -13,7 +13,7 @@ from dockpy.api.container import ContainerCreate
 from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
-from dockpy.errors import InvalidParameter, NotFound, NotServed
+from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
 from dockpy.supervisor import control, inspect
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
@@ -98,9 +98,13 @@ class ContainerHandlers:
         await exchange.reply(204)
 
     async def kill(self, exchange: Exchange) -> None:
-        await control.kill(
-            self._containers, self._named(exchange), exchange.query.get("signal", "")
-        )
+        try:
+            await control.kill(
+                self._containers, self._named(exchange), exchange.query.get("signal", "")
+            )
+        except DockpyError as error:
+            # docker's, and so for every kind of error.
+            raise type(error)(f"cannot kill container: {exchange.names['id']}: {error}") from None
         await exchange.reply(204)
 
     async def remove(self, exchange: Exchange) -> None:
