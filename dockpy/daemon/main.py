@@ -38,8 +38,9 @@ from dockpy.paths import Paths
 from dockpy.storage.choose import choose
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
-from dockpy.supervisor.containers import Containers, Host
+from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
@@ -113,8 +114,7 @@ class Daemon:
                 snapshots=snapshots,
                 keeper=keeper,
                 events=Events(),
-                auto_remove=take_away,
-                start_again=start_again,
+                then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
             )
             nursery.start_soon(keeper.read)
             await adopt(containers, start=is_start(paths.session, ids.boot_id()))

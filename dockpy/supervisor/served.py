@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
-from dockpy.supervisor import restart
+from dockpy.supervisor import health, restart
 from dockpy.supervisor.signals import signal_number
 
 LOG_OPTIONS: Mapping[str, frozenset[str]] = {
@@ -98,14 +98,7 @@ def _check_process(config: Config, host: HostConfig) -> None:
         )
     if len(config.hostname) > 63 or re.search(r"[\s\0/]", config.hostname):
         raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
-    if (
-        config.healthcheck is not None
-        and config.healthcheck.test
-        and config.healthcheck.test[0] != "NONE"
-    ):
-        raise NotServed(
-            "health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck"
-        )
+    health.check(config.healthcheck)
     restart.check(host.restart_policy)
     if host.restart_policy.name not in ("", "no") and host.auto_remove:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
