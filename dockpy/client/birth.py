@@ -150,7 +150,7 @@ def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
         if status.st_mode & 0o022:
             # Made by somebody else's hand, with a umask of 0: records and set-id files are in it.
             os.chmod(paths.store, status.st_mode & 0o7700)
-        paths = Paths(paths.store, localdisk.settle(paths, environ), paths.base, paths.job)
+        paths = Paths(paths.store, localdisk.settle(paths, environ))
         for folder in (paths.containers, paths.tmp):
             os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as error:
@@ -164,7 +164,7 @@ def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
 class _between_hosts:
     """Where several hosts see the store, one of them serves it: the others are told which.
 
-    daemon.json is the record, and its time the sign of life (daemon.main touches it): a host that lost
+    daemon.json is the record, and its time the sign of life (daemon.main touches it each minute): a host that lost
     its power has to be believed dead. Two that begin at once meet at a lock, where the network has locks.
     """
 
@@ -272,8 +272,6 @@ def arguments(paths: Paths, environ: Mapping[str, str]) -> list[str]:
     words = [f"--store={paths.store}"]
     if paths.data != paths.store:
         words.append(f"--data={paths.data}")
-    if paths.base:
-        words.append(f"--base={paths.base}")
     if environ.get("DOCKPY_TIER"):
         words.append(f"--tier={environ['DOCKPY_TIER']}")
     return words

@@ -173,10 +173,10 @@ class Endpoint:
         )
 
     def _connect_own(self) -> _socket.socket:
-        from dockpy.paths import NoHome, paths_of
+        from dockpy.paths import NoHome, Paths, store_of
 
         try:
-            paths = paths_of(self._environ, os.geteuid())
+            paths = Paths(store_of(self._environ, os.geteuid()))
         except NoHome as error:
             raise NoDaemon(str(error)) from None
         sock = self._recorded(paths)

@@ -6,6 +6,7 @@ idle minutes; containers go on in any case, and whoever comes next adopts them.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 import trio
 
 from dockpy import config as settings
-from dockpy import files, ids
+from dockpy import files, ids, localdisk
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
@@ -193,8 +194,12 @@ class Daemon:
         """
         limit = self._config.idle_exit if self._config.idle_exit > 0 else math.inf
         quiet_since = trio.current_time()
+        signed = -math.inf
         while True:
             await trio.sleep(max(min(limit / 10, 5), 0.05))
+            if trio.current_time() - signed >= localdisk.SIGN:
+                signed = trio.current_time()
+                _sign(self._paths)
             # Not the store itself: the keeper may have made its run folder again, and with it the store.
             if not os.path.isdir(self._paths.containers):
                 log.error("the store %s is gone", self._paths.store)
@@ -207,6 +212,13 @@ class Daemon:
                 log.info("idle for %.0f s", quiet)
                 self._over.set()
                 return
+
+
+def _sign(paths: Paths) -> None:
+    """A sign of life for other hosts, where they see the store too (client.birth)."""
+    if paths.data != paths.store:
+        with contextlib.suppress(OSError):  # the keeper writes the record again
+            os.utime(paths.daemon_json)
 
 
 def _recover(snapshots: Snapshotter, images: ImageStore) -> None:

@@ -32,7 +32,6 @@ def spawn(paths: Paths, listen_fd: int, lock_fd: int, info: Mapping[str, str]) -
     arguments = (
         f"--store={paths.store}",
         f"--data={paths.data}",
-        f"--base={paths.base}",
         f"--run={info['run']}",
         f"--tier={info['tier']}",
         f"--daemon={os.getpid()}",

@@ -71,10 +71,10 @@ def daemon_status_command(cli: Cli, options: Options, arguments: list[str]) -> i
 def daemon_logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     """From the file itself, so that a daemon that cannot start can be asked why."""
     from dockpy import localdisk
-    from dockpy.paths import Paths, paths_of
+    from dockpy.paths import Paths, store_of
 
     _own(cli)
-    paths = paths_of(cli.environ, os.geteuid())
+    paths = Paths(store_of(cli.environ, os.geteuid()))
     try:
         folder = localdisk.settle(paths, cli.environ)
         fd = os.open(Paths(paths.store, folder).daemon_log, os.O_RDONLY | os.O_CLOEXEC)
