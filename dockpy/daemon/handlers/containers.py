@@ -23,10 +23,16 @@ from dockpy.supervisor.start import start
 from dockpy.supervisor.update import update
 from dockpy.supervisor.wait import register
 
+# The documents of older API versions know no driver `local`.
+KNOWS_LOCAL = (1, 45)
+
 
 def _reads_json_files_only(exchange: Exchange) -> bool:
-    """docker-py's run() returns nothing but None for any log driver but docker's default one."""
-    return exchange.request.headers.get("user-agent", "").startswith("docker-sdk-python/")
+    """A client to whom docker's default driver is the only one: that of an older API, and docker-py,
+    whose run() returns nothing but None for any other.
+    """
+    agent = exchange.request.headers.get("user-agent", "")
+    return exchange.version < KNOWS_LOCAL or agent.startswith("docker-sdk-python/")
 
 
 class ContainerHandlers:
