@@ -1,15 +1,52 @@
-"""A request whose body is a file or a pipe: load and import."""
+"""A request whose body is a file or a pipe: load and import.
+
+Our own daemon is lent the descriptor of a file, as attach lends streams (hijack.py), and reads it where it
+lies; everybody else is sent its bytes.
+"""
 
 from __future__ import annotations
 
+import _socket
 import os
 import stat
+import sys
 
-from dockpy.client.connection import Connection, Opened, Stream
+from dockpy.client.connection import READ, Connection, Opened, Stream, target
 from dockpy.http import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 CHUNK = 256 << 10
 _SENDFILE = 1 << 30
+
+
+def lend(
+    connection: Connection, path: str, query: Mapping[str, object], fd: int
+) -> Iterator[bytes] | None:
+    """POST with a regular file as descriptor, and what comes back; None where bytes must be sent."""
+    if not connection.endpoint.own or not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    where = target(path, {**query, "fds": "archive"})
+    headers = {"Connection": "Upgrade", "Upgrade": "dockpy-fds"}
+    stream = connection.open("POST", where, headers=headers, fresh=True).stream()
+    if stream.head.headers.get("upgrade", "").lower() != "dockpy-fds":
+        stream.close()
+        return None
+    descriptor = fd.to_bytes(4, sys.byteorder)
+    stream.socket.sendmsg([b"F"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)])
+    return _rest(stream)
+
+
+def _rest(stream: Stream) -> Iterator[bytes]:
+    try:
+        data = stream.leftover() or stream.socket.recv(READ)
+        while data:
+            yield data
+            data = stream.socket.recv(READ)
+    finally:
+        stream.close()
 
 
 def post(connection: Connection, where: str, fd: int) -> Stream:

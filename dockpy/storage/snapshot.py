@@ -22,7 +22,7 @@ mount namespace: nothing is mounted before, so nothing needs unmounting when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,11 +51,13 @@ class LayerSource:
     """A layer's archive: `open()` starts reading it (plain, gzip or zstd, told by its first bytes).
 
     `diff_id`, when known, is verified against the uncompressed stream: a mismatch is InvalidParameter
-    and leaves nothing. `open` answers a read function; the stream is read once, to its end.
+    and leaves nothing. `open` answers a read function; the stream is read once, to its end. `verify` is
+    called then, before the tree counts: what it raises leaves nothing, too.
     """
 
     open: Callable[[], Read]
     diff_id: DiffID | None = None
+    verify: Callable[[], None] | None = None
 
 
 class Snapshotter(Protocol):
@@ -69,6 +71,13 @@ class Snapshotter(Protocol):
         """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
 
         Two threads that unpack the same chain: one works, the other waits for it.
+        """
+
+    def unpack_stack(
+        self, parent: ChainID | None, layers: Sequence[tuple[ChainID, LayerSource]]
+    ) -> None:
+        """Makes chains on top of each other, the first on `parent`: all or, after an error, none of those
+        that were not there; with one sync for all.
         """
 
     def prepare(self, key: str, parent: ChainID | None) -> None:

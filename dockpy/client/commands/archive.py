@@ -78,7 +78,12 @@ def load_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         raise CommandError("requested load from stdin, but stdin is empty")
     fd = _source(path) if path else 0
     quiet = options.on("quiet") or not os.isatty(1)
-    stream = upload.post(cli.connection, target("/images/load", {"quiet": quiet}), fd)
+    query: dict[str, object] = {"quiet": quiet}
+    lent = upload.lend(cli.connection, "/images/load", query, fd)
+    if lent is not None:
+        progress.show(lent, 1)
+        return 0
+    stream = upload.post(cli.connection, target("/images/load", query), fd)
     try:
         progress.show(stream.pieces(), 1)
     finally:

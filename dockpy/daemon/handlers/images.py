@@ -10,7 +10,7 @@ import trio
 
 from dockpy.api import query as q
 from dockpy.api.fields import parse_object, parse_texts
-from dockpy.daemon.exchange import Exchange, Threaded
+from dockpy.daemon.exchange import Borrowed, Exchange, Threaded
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotServed
 from dockpy.images.image import Image
@@ -117,22 +117,31 @@ class ImageHandlers:
 
     async def load(self, exchange: Exchange) -> None:
         quiet = q.boolean(exchange.query, "quiet")
-        wire = exchange.threaded()
+        borrowed = await exchange.borrow() if exchange.lends else None
+        wire = exchange.threaded() if borrowed is None else borrowed
+
+        def progress(line: Mapping[str, object]) -> None:
+            if not quiet or "stream" in line:
+                wire.write_line(line)
 
         def work() -> None:
             from dockpy.images import archive
 
             def load() -> None:
-                def progress(line: Mapping[str, object]) -> None:
-                    if not quiet or "stream" in line:
-                        wire.write_line(line)
+                if borrowed is not None:
+                    archive.load_file(self._images, borrowed.file, progress, watch=borrowed.watch)
+                else:
+                    archive.load(self._images, wire.read, progress)
 
-                archive.load(self._images, wire.read, progress)
-
-            wire.begin()
+            if isinstance(wire, Threaded):
+                wire.begin()
             _lines(wire, load)
 
-        await self._transfer(work)
+        try:
+            await self._transfer(work)
+        finally:
+            if borrowed is not None:
+                borrowed.close()
 
     async def save(self, exchange: Exchange) -> None:
         names = [exchange.names["name"]] if "name" in exchange.names else _names(exchange)
@@ -255,7 +264,7 @@ class ImageHandlers:
         return sum(snapshots.chain_usage(chain).size for chain in snapshots.chains())
 
 
-def _lines(wire: Threaded, work: Callable[[], None]) -> None:
+def _lines(wire: Threaded | Borrowed, work: Callable[[], None]) -> None:
     """A progress stream: the status is 200 already, so a failure is one more line."""
     try:
         work()
