@@ -234,6 +234,27 @@ tail/n string Number of lines to show from the end of the logs (default "all")
 timestamps/t bool Show timestamps
 until string Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)""",
     ),
+    "cp": (
+        "cp", 2, 2, "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tdockpy cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        "Copy files/folders between a container and the local filesystem",
+        """\
+archive/a bool Archive mode (copy all uid/gid information)
+follow-link/L bool Always follow symlinks in SRC_PATH
+quiet/q bool Suppress progress output during copy (as where there is no terminal)""",
+    ),
+    "diff": ("commit", 1, 1, "CONTAINER", "Inspect changes to files or directories on a container's filesystem", ""),
+    "export": (
+        "commit", 1, 1, "[OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive",
+        "output/o string Write to a file, instead of STDOUT",
+    ),
+    "commit": (
+        "commit", 1, 2, "-[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Create a new image from a container's changes",
+        """\
+author/a string Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
+change/c list Apply Dockerfile instruction to the created image
+message/m string Commit message
+pause/p bool Pause container during commit (default true)""",
+    ),
     "inspect": (
         "inspect", 1, -1, "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers and images",
         f"""\
@@ -353,8 +374,12 @@ LONG = {
             verb: verb
             for verb in [
                 "attach",
+                "commit",
+                "cp",
                 "create",
+                "diff",
                 "exec",
+                "export",
                 "kill",
                 "logs",
                 "pause",
@@ -412,13 +437,9 @@ NOT_SERVED = frozenset(
         "builder",
         "buildx",
         "checkpoint",
-        "commit",
         "compose",
         "config",
         "context",
-        "cp",
-        "diff",
-        "export",
         "login",
         "logout",
         "manifest",

@@ -273,9 +273,12 @@ class Threaded:
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
-    def begin(self, content_type: str = "application/json") -> None:
+    def begin(
+        self, content_type: str = "application/json", headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._exchange.begun = True
-        self._send(self._codec.head(200, [*BASE_HEADERS, ("Content-Type", content_type)]))
+        every = [*BASE_HEADERS, *headers, ("Content-Type", content_type)]
+        self._send(self._codec.head(200, every))
 
     def write(self, data: bytes | memoryview) -> None:
         if not len(data):
@@ -290,6 +293,23 @@ class Threaded:
 
     def write_line(self, value: object) -> None:
         self.write(json.dumps(value, separators=(",", ":")).encode() + b"\r\n")
+
+    def write_file(self, fd: int, offset: int, length: int) -> None:
+        """A piece of a file; zeros for what it has become shorter by."""
+        before, after = self._codec.data_frame(length)
+        self._send(before)
+        end = offset + length
+        while offset < end:
+            try:
+                sent = os.sendfile(self._socket.fileno(), fd, offset, min(end - offset, 1 << 24))
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            if not sent:
+                self._send(bytes(min(end - offset, 1 << 20)))
+                sent = min(end - offset, 1 << 20)
+            offset += sent
+        self._send(after)
 
     def end(self) -> None:
         self._send(self._codec.end())

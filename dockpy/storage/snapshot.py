@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dockpy.storage.view import Tree
 
 Write = Callable[[bytes], object]
+Send = Callable[[int, int, int], object]
+"""send(fd, offset, length): moves a piece of a file into the stream by itself (sendfile)."""
 Read = Callable[[int], bytes]
 """read(n): up to n bytes of a stream, b"" at its end; raises as it likes."""
 
@@ -105,7 +107,7 @@ class Snapshotter(Protocol):
     def changes(self, key: str) -> Iterator[Change]:
         """What `docker diff` tells: A, C and D, sorted by path."""
 
-    def write_tree(self, key: str, write: Write) -> None:
+    def write_tree(self, key: str, write: Write, send: Send | None = None) -> None:
         """All of the active tree as a tar stream (export)."""
 
     def write_layer(self, key: str, write: Write) -> None:

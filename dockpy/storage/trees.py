@@ -26,7 +26,7 @@ from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
-from dockpy.storage.snapshot import LayerSource, Usage, Write
+from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
 from dockpy.storage.view import Tree
 
@@ -352,11 +352,13 @@ class LayeredSnapshotter:
     def changes(self, key: str) -> Iterator[Change]:
         return diff.changes(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)
 
-    def write_tree(self, key: str, write: Write) -> None:
-        write_tar(write, self.trees(key), self._opaque_xattr)
+    def write_tree(self, key: str, write: Write, send: Send | None = None) -> None:
+        write_tar(write, self.trees(key), self._opaque_xattr, send=send)
 
     def write_layer(self, key: str, write: Write) -> None:
-        write_tar(write, (self._upper_tree(key),), self._opaque_xattr, diff=True)
+        upper = self._upper_tree(key)
+        parts = diff.layer_parts(upper, self._lower_trees(key), self._opaque_xattr)
+        write_tar(write, (upper,), self._opaque_xattr, diff=True, only=parts)
 
     def usage(self, key: str) -> Usage:
         return measured(self.upper(key))

@@ -32,7 +32,7 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     stream = cli.connection.stream("GET", f"/images/get?{query}")
     try:
         if path:
-            _save_to(path, stream)
+            save_to(path, stream)
         else:
             for piece in stream.pieces():
                 write_all(1, piece)
@@ -41,7 +41,7 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _save_to(path: str, stream: Stream) -> None:
+def save_to(path: str, stream: Stream) -> None:
     """The file appears whole or not at all; what is no regular file (a device, a pipe) is written
     as it is.
     """

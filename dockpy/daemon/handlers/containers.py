@@ -58,9 +58,6 @@ class ContainerHandlers:
             "container_unpause": self.pause,
             "container_stats": self.stats,
             "container_update": self.update,
-            "container_changes": self.changes,
-            "container_export": self.changes,
-            "container_archive": self.archive,
         }
 
     def _named(self, exchange: Exchange) -> Container:
@@ -141,16 +138,6 @@ class ContainerHandlers:
         container = self._named(exchange)
         raw = parse_object(await exchange.json(empty={}), "the body")
         await exchange.reply(200, {"Warnings": update(self._containers, container, raw)})
-
-    async def changes(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed("container diff and export are not served yet")
-
-    async def archive(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed(
-            "copying files (docker cp) is not served yet; use a bind mount, or tar through exec"
-        )
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("until", "label", "label!"))
