@@ -23,6 +23,7 @@ from dockpy import config as settings
 from dockpy import files, ids, localdisk
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
+from dockpy.daemon.handlers.archive import ArchiveHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
@@ -145,6 +146,7 @@ class Daemon:
             ExecHandlers(containers),
             StreamHandlers(containers),
             ImageHandlers(containers),
+            ArchiveHandlers(containers),
             AbsentHandlers(containers),
         )
         return Router({name: handler for noun in nouns for name, handler in noun.table().items()})

@@ -50,7 +50,13 @@ DOORS: dict[str, frozenset[str]] = {
     "supervisor": frozenset(
         {"keeper.protocol", "shim.protocol", "shim.log", "shim.records", "shim.exitfile"}
     ),
-    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"}),
+    # rootview mounts a stopped container's tree as the runtime does, and finds a running one's namespace.
+    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"})
+    | frozenset(
+        {f"runtime.{name}" for name in ("errors", "mounts", "namespaces", "rootfs", "users")}
+    ),
+    # `cp` packs and unpacks on this side, safely against the far end as the daemon does on its own.
+    "client": frozenset({"storage.tar", "storage.pack", "storage.untar"}),
 }
 
 # Outside libraries and the modules that may load them.
