@@ -120,6 +120,8 @@ _CREATE_FLAGS = "\n".join(line for line in _CREATE.split("\n") if not line.start
 _FORMAT = "format/f string Format output using a Go template, or 'json'"
 _TABLE = "format string Format output using a Go template, 'table', 'table TEMPLATE' or 'json'"
 _FILTER = "filter/f filter Filter output based on conditions provided"
+_PRUNE_FILTER = 'filter filter Provide filter values (e.g. "until=<timestamp>")'
+_FORCE = "force/f bool Do not prompt for confirmation"
 
 COMMANDS = {
     "run": ("run", 1, -1, "-[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", _CREATE),
@@ -277,6 +279,25 @@ format string Format output using a Go template, or 'json'
 since string Show all events created since timestamp
 until string Stream events until this timestamp""",
     ),
+    "container prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove all stopped containers", f"{_PRUNE_FILTER}\n{_FORCE}",
+    ),
+    "image prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove unused images",
+        f"all/a bool Remove all unused images, not just dangling ones\n{_PRUNE_FILTER}\n{_FORCE}",
+    ),
+    "system prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove unused data",
+        f"""\
+all/a bool Remove all unused images not just dangling ones
+{_PRUNE_FILTER}
+{_FORCE}
+volumes bool Prune anonymous volumes""",
+    ),
+    "system df": (
+        "df", 0, 0, "[OPTIONS]", "Show disk usage",
+        f"{_TABLE}\nverbose/v bool Show detailed information on space usage",
+    ),
     "info": ("system", 0, 0, "[OPTIONS]", "Display system-wide information", _FORMAT),
     "version": ("system", 0, 0, "[OPTIONS]", "Show the version of client and daemon", _FORMAT),
     "images": (
@@ -376,6 +397,7 @@ LONG = {
             ]
         },
         "inspect": "container inspect",
+        "prune": "container prune",
         "ls": "ps",
         "list": "ps",
         "ps": "ps",
@@ -386,6 +408,7 @@ LONG = {
         "history": "history",
         "import": "import",
         "inspect": "image inspect",
+        "prune": "image prune",
         "load": "load",
         "ls": "images",
         "list": "images",
@@ -395,7 +418,7 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"events": "events", "info": "info"},
+    "system": {"df": "system df", "events": "events", "info": "info", "prune": "system prune"},
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
 }
 

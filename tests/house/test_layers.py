@@ -12,7 +12,9 @@ import pytest
 from tests.house.sources import Import, Source, imports, modules
 
 # Single files at the top of dockpy/. `__main__` and `unpack` are nobody's to import but the start's.
-SINGLE = frozenset({"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson"})
+SINGLE = frozenset(
+    {"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson", "localdisk"}
+)
 GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 
 # The chain: client → daemon → supervisor → keeper → shim → runtime; nouns beside it; the ground floor under both.

@@ -230,7 +230,9 @@ class ImageHandlers:
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("dangling", "until", "label", "label!"))
-        every = filters.get("dangling", ("true",))[0] in ("0", "false")
+        every = filters.get("dangling", ("true",))[0].lower() in ("0", "false")
+        until = q.timestamp(filters["until"][0], "until") if "until" in filters else None
+        before = await self._call(self._layers_size)
         deleted: list[dict[str, str]] = []
         for image in await trio.to_thread.run_sync(
             self._images.list, limiter=self._containers.disk
@@ -240,10 +242,26 @@ class ImageHandlers:
             labels = image.config.config.labels
             if not q.matches_labels(filters.get("label", ()), labels):
                 continue
+            if any(q.matches_labels((entry,), labels) for entry in filters.get("label!", ())):
+                continue
+            created = self._images.summary(image).get("Created")
+            if until is not None and isinstance(created, int) and created * 10**9 > until:
+                continue
             for name in (*image.repo_tags, *image.repo_digests) or (str(image.id),):
                 removed = await self._call(self._images.remove, name, True, lambda _: ())
                 deleted += removed if isinstance(removed, list) else []
-        await exchange.reply(200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": 0})
+        for record in deleted:
+            for word, value in record.items():
+                self._publish("untag" if word == "Untagged" else "delete", value)
+        after = await self._call(self._layers_size)
+        space = before - after if isinstance(before, int) and isinstance(after, int) else 0
+        await exchange.reply(
+            200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
+        )
+
+    def _layers_size(self) -> int:
+        snapshots = self._containers.snapshots
+        return sum(snapshots.chain_usage(chain).size for chain in snapshots.chains())
 
 
 def _lines(wire: Threaded | Borrowed, work: Callable[[], None]) -> None:
