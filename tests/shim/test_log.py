@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dockpy.shim import log
-from dockpy.shim.log import Entry, JsonFileReader, LocalReader
+from dockpy.shim.log import Entry, LocalReader
+from dockpy.shim.logjson import JsonFileReader
 from dockpy.shim.logwriter import JsonFileWriter, LocalWriter, serials
 
 SECOND = 1_000_000_000
