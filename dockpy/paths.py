@@ -53,6 +53,9 @@ class Paths:
         self.daemon_json = f"{store}/daemon.json"  # socket, run folder, pids: the keeper writes it
         self.daemon_lock = f"{store}/daemon.lock"  # flock held by keeper and daemon together
         self.birth_lock = f"{store}/birth.lock"  # flock held while somebody starts a keeper
+        self.session = (
+            f"{store}/session"  # the boot in which a daemon was started and never stopped
+        )
         self.daemon_log = f"{store}/daemon.log"
         self.app = f"{store}/app"  # unpacked builds, by build id
         self.images = f"{store}/images"  # OCI image layout: oci-layout, index.json, blobs/sha256/

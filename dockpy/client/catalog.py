@@ -195,6 +195,25 @@ force/f bool Force the removal of a running container (uses SIGKILL)
 link/l bool Remove the specified link
 volumes/v bool Remove anonymous volumes associated with the container""",
     ),
+    "update": (
+        "update", 1, -1, "[OPTIONS] CONTAINER [CONTAINER...]", "Update configuration of one or more containers",
+        """\
+blkio-weight uint16 Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)
+cpu-period int Limit CPU CFS (Completely Fair Scheduler) period
+cpu-quota int Limit CPU CFS (Completely Fair Scheduler) quota
+cpu-rt-period int Limit the CPU real-time period in microseconds
+cpu-rt-runtime int Limit the CPU real-time runtime in microseconds
+cpu-shares/c int CPU shares (relative weight)
+cpus decimal Number of CPUs
+cpuset-cpus string CPUs in which to allow execution (0-3, 0,1)
+cpuset-mems string MEMs in which to allow execution (0-3, 0,1)
+kernel-memory bytes Kernel memory limit (deprecated)
+memory/m bytes Memory limit
+memory-reservation bytes Memory soft limit
+memory-swap bytes Swap limit equal to memory plus swap: -1 to enable unlimited swap
+pids-limit int Tune container pids limit (set -1 for unlimited)
+restart string Restart policy to apply when a container exits""",
+    ),
     "rename": ("lifecycle", 2, 2, "CONTAINER NEW_NAME", "Rename a container", ""),
     "pause": ("lifecycle", 1, -1, "CONTAINER [CONTAINER...]", "Pause all processes within one or more containers", ""),
     "unpause": ("lifecycle", 1, -1, "CONTAINER [CONTAINER...]", "Unpause all processes within one or more containers", ""),
@@ -228,6 +247,14 @@ type string Only inspect objects of the given type""",
     "image inspect": (
         "inspect", 1, -1, "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
         f"{_FORMAT}\nplatform string Inspect a specific platform of the image",
+    ),
+    "events": (
+        "events", 0, 0, "[OPTIONS]", "Get real time events from the server",
+        """\
+filter/f filter Filter output based on conditions provided
+format string Format output using a Go template, or 'json'
+since string Show all events created since timestamp
+until string Stream events until this timestamp""",
     ),
     "info": ("system", 0, 0, "[OPTIONS]", "Display system-wide information", _FORMAT),
     "version": ("system", 0, 0, "[OPTIONS]", "Show the version of client and daemon", _FORMAT),
@@ -319,6 +346,7 @@ LONG = {
                 "stop",
                 "top",
                 "unpause",
+                "update",
                 "wait",
             ]
         },
@@ -342,7 +370,7 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"info": "info"},
+    "system": {"events": "events", "info": "info"},
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
 }
 
@@ -367,7 +395,6 @@ NOT_SERVED = frozenset(
         "context",
         "cp",
         "diff",
-        "events",
         "export",
         "login",
         "logout",
@@ -383,7 +410,6 @@ NOT_SERVED = frozenset(
         "stats",
         "swarm",
         "trust",
-        "update",
         "volume",
     ]
 )

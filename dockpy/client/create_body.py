@@ -60,8 +60,6 @@ def refuse_unserved(options: Options) -> None:
     for name, reason in NOT_SERVED.items():
         if options.given(name) and options.text(name) not in _HARMLESS.get(name, ()):
             raise NotServed(f"--{name} is not served by this build: {reason}")
-    if options.text("restart") not in ("", "no"):
-        raise NotServed("--restart is not served by this build: restart policies are not there yet")
 
 
 def check_stream(value: str) -> None:

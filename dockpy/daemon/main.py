@@ -23,6 +23,7 @@ from dockpy import files, ids
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
+from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
@@ -42,7 +43,9 @@ from dockpy.supervisor.containers import Containers, Host
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
+from dockpy.supervisor.restart import is_start
 from dockpy.supervisor.shims import Keeper
+from dockpy.supervisor.start import start_again
 from dockpy.transport.unix import serve
 
 log = logging.getLogger("dockpy.daemon")
@@ -113,9 +116,10 @@ class Daemon:
                 keeper=keeper,
                 events=Events(),
                 auto_remove=take_away,
+                start_again=start_again,
             )
             nursery.start_soon(keeper.read)
-            await adopt(containers)
+            await adopt(containers, start=is_start(paths.session, ids.boot_id()))
             self._server = Server(self._router(containers))
             self._listen(self._listener)
             nursery.start_soon(self._signals)
@@ -137,6 +141,7 @@ class Daemon:
         )
         nouns = (
             system,
+            EventHandlers(containers.events),
             ContainerHandlers(containers),
             ExecHandlers(containers),
             StreamHandlers(containers),
@@ -170,6 +175,8 @@ class Daemon:
     # ------------------------------------------------------------------------------ the end
 
     def _stop(self) -> None:
+        # What comes next is a start, and no revival (restart.is_start).
+        files.unlink_if_exists(self._paths.session)
         self._stop_keeper = True
         self._over.set()
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from dockpy import files
 from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
-from dockpy.linux.disk import syncfs
+from dockpy.linux.disk import spread_folders, syncfs
 from dockpy.oci.digest import ChainID, chain_id, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
@@ -92,6 +92,13 @@ class LayeredSnapshotter:
         for folder in ("n/0", "o", "chains", "active"):
             os.makedirs(f"{root}/{folder}", mode=0o755, exist_ok=True)
         os.chmod(root, 0o700)
+        # ext4 passes over each inode freed in the last minutes, again for each new file: beside a tree
+        # that was just removed, one of 6,700 files takes 4 s; in a part of the disk of its own, 0.3 s.
+        fd = os.open(f"{root}/n", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            spread_folders(fd)
+        finally:
+            os.close(fd)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
         self._read_records()

@@ -16,6 +16,7 @@ from dockpy import files, ids
 from dockpy.api.times import now
 from dockpy.errors import DockpyError
 from dockpy.shim.protocol import ShimLink
+from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers, read_exit
 from dockpy.supervisor.records import Broken, changed
@@ -25,8 +26,11 @@ from dockpy.supervisor.shims import Shim
 log = logging.getLogger(__name__)
 
 
-async def adopt(containers: Containers) -> None:
-    """Returns when every container's state is known; left-overs are deleted in the background."""
+async def adopt(containers: Containers, *, start: bool) -> None:
+    """Returns when every container's state is known; left-overs are deleted in the background.
+
+    start: this is no daemon's revival, so restart policies may start what does not run.
+    """
     for loaded in containers.folders.load():
         if isinstance(loaded, Broken):
             _broken(containers, loaded)
@@ -42,6 +46,8 @@ async def adopt(containers: Containers) -> None:
     async with trio.open_nursery() as nursery:
         for container in containers.all():
             nursery.start_soon(_adopt, containers, container)
+    for container in containers.all():
+        restart.resume(containers, container, start=start)
     containers.nursery.start_soon(_clean, containers)
 
 
@@ -67,6 +73,10 @@ async def _adopt(containers: Containers, container: Container) -> None:
             and finished.finished == container.state.finished
         ):
             return  # a run whose end is recorded already
+        if finished is not None and told.get("init") is None:
+            if container.state.exit_code != finished.code or not container.state.error:
+                containers.failed(container, finished.code, finished.error)
+            return
         _suppose_running(containers, container, told)
         if finished is None and await _connect(containers, container, str(told.get("socket"))):
             return
@@ -105,6 +115,7 @@ def _suppose_running(containers: Containers, container: Container, told: dict[st
         started=now(),
         exit_code=0,
         error="",
+        begun=True,
     )
 
 

@@ -123,7 +123,9 @@ class Container:
     state: State
     shim: Shim | None = None
     removing: bool = False
-    restarting: bool = False  # an exit now is not the end of a --rm container
+    being_restarted: bool = False  # by a user: an exit now is not the end of a --rm container
+    wish: tuple[bool, bool] | None = None  # what restart.json says (Folders.write_wish)
+    back_off: trio.CancelScope | None = None  # the wait of a restarting one (supervisor.restart)
     pending: list[Client] = field(default_factory=list)
     execs: dict[str, Exec] = field(default_factory=dict)
     lock: trio.Lock = field(default_factory=trio.Lock)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Callable
 
@@ -25,6 +25,7 @@ from dockpy.images.store import ImageStore
 from dockpy.oci.digest import ChainID
 from dockpy.shim.protocol import Detached, ExecExit, ExecFailed, ExecStarted, Exit, Failed, Started
 from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container, Exec, Outcome
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.records import Folders, Names, changed
@@ -60,6 +61,7 @@ class Containers:
         keeper: Keeper,
         events: Events,
         auto_remove: Callable[[Containers, Container], None],
+        start_again: Callable[[Containers, Container], Awaitable[None]],
     ) -> None:
         self.nursery = nursery
         self.host = host
@@ -75,6 +77,7 @@ class Containers:
         # What `run --rm` asks for again when the daemon died between an exit and its answer.
         self.departed: dict[str, Outcome] = {}
         self._auto_remove = auto_remove
+        self.start_again = start_again
         self._resolved: dict[str, tuple[object, Image]] = {}
         # Several unpacks at once only make the disk seek.
         self.disk = trio.CapacityLimiter(4)
@@ -106,7 +109,7 @@ class Containers:
 
     def busy(self) -> bool:
         return any(
-            container.state.running or container.lock.locked() for container in self._by_id.values()
+            container.state.live or container.lock.locked() for container in self._by_id.values()
         )
 
     def shim_pid(self, container: Container) -> int:
@@ -226,6 +229,7 @@ class Containers:
             started=now(),
             finished=ZERO,
             stopped=False,
+            begun=True,
         )
         self.save_state(container)
         self.publish(container, "start")
@@ -245,7 +249,7 @@ class Containers:
     ) -> None:
         if not container.state.running:
             return
-        started = container.state.started
+        started, ran = container.state.started, restart.ran_for(container.state, self.host.boot)
         container.shim = None
         container.state = changed(
             container.state,
@@ -256,23 +260,63 @@ class Containers:
             oom=oom,
             error=error,
         )
+        self._decide(container, code, ran)
         for exec_ in container.execs.values():
             if exec_.running:
                 self._exec_over(container, exec_, 137)
-        if not container.record.host_config.auto_remove or container.restarting:
+        removed = container.record.host_config.auto_remove and not container.being_restarted
+        if not removed:
             self.save_state(container)
-        container.exits.release(Outcome(code))
+        self.release(container)
         if oom:
             self.publish(container, "oom")
         self.publish(
             container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished)
         )
-        if container.record.host_config.auto_remove and not container.restarting:
+        if removed:
             self._auto_remove(self, container)
+        elif container.state.restarting:
+            restart.schedule(self, container)
+
+    def _decide(self, container: Container, code: int, ran: float) -> None:
+        """Exited, or on the way to the next start."""
+        policy = container.record.host_config.restart_policy
+        if not container.being_restarted and restart.again(policy, container.state, code):
+            container.state = restart.waiting(container.state, ran, self.host.boot)
+
+    def failed(self, container: Container, code: int, text: str) -> None:
+        """A start that came to nothing: the first one is its caller's trouble, a later one counts as
+        a run that ended at once.
+        """
+        was = container.state
+        status = "exited" if was.restarting else was.status
+        told = read_exit(self.folders.bundle(container.id), self.host.boot)
+        if was.restarting and told is not None:
+            was = changed(was, finished=told.finished)
+        container.state = changed(was, status=status, exit_code=code, error=text, pid=0)
+        container.drop_pending()
+        if was.restarting:
+            self._decide(container, code, 0.0)
+        self.save_state(container)
+        self.release(container)
+        if container.record.host_config.auto_remove:
+            self._auto_remove(self, container)
+        elif container.state.restarting:
+            restart.schedule(self, container)
+
+    def release(self, container: Container) -> None:
+        """Those who wait for its end."""
+        container.exits.release(Outcome(container.state.exit_code))
 
     def save_state(self, container: Container) -> None:
+        state = container.state
         try:
-            self.folders.write_state(container.id, container.state)
+            if not restart.none(container.record):
+                wish = (state.begun, state.stopped)
+                if wish != container.wish:
+                    self.folders.write_wish(container.id, state)
+                    container.wish = wish
+            self.folders.write_state(container.id, state)
         except OSError as error:
             log.error(
                 "the state of container %s could not be written: %s", container.id[:12], error

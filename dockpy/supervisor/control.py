@@ -7,6 +7,7 @@ from dataclasses import replace
 import trio
 
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
+from dockpy.supervisor import restart as restart_policy
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import changed
@@ -19,6 +20,10 @@ SIGKILL = 9
 
 
 def running_shim(container: Container) -> Shim:
+    if container.state.restarting:
+        raise Conflict(
+            f"Container {container.id} is restarting, wait until the container is running"
+        )
     if not container.state.running or container.shim is None:
         raise Conflict(f"container {container.id} is not running")
     return container.shim
@@ -26,14 +31,33 @@ def running_shim(container: Container) -> Shim:
 
 async def kill(containers: Containers, container: Container, signal: str) -> None:
     number = signal_number(signal) if signal else SIGKILL
+    if container.state.restarting and await _end_waiting(containers, container):
+        return
     if not container.state.running or container.shim is None:
         raise Conflict(
             f"cannot kill container: {container.name}: container {container.id} is not running"
         )
-    if number == SIGKILL:
-        container.state = changed(container.state, stopped=True)
+    own = container.record.config.stop_signal
+    if number == SIGKILL or not own or number == signal_number(own):
+        _stopped(containers, container)  # docker: whoever sends that does not want it back
     await _signal(container, number)
     containers.publish(container, "kill", signal=str(number))
+
+
+async def _end_waiting(containers: Containers, container: Container) -> bool:
+    """Whether a restarting container was still that; a start that is under way is awaited first."""
+    async with container.lock:
+        if not container.state.restarting:
+            return False
+        restart_policy.give_up(containers, container)
+        return True
+
+
+def _stopped(containers: Containers, container: Container) -> None:
+    """On disk before the signal is sent: a daemon that dies now must not start it again."""
+    container.state = changed(container.state, stopped=True)
+    if not restart_policy.none(container.record):
+        containers.save_state(container)
 
 
 async def _signal(container: Container, number: int) -> None:
@@ -51,6 +75,9 @@ async def stop(
     containers: Containers, container: Container, timeout: int | None, signal: str
 ) -> None:
     """The stop signal, then SIGKILL after `timeout` seconds (negative: never)."""
+    if container.state.restarting and await _end_waiting(containers, container):
+        containers.publish(container, "stop")
+        return
     if not container.state.running:
         raise NotModified(f"container {container.name} is not running")
     config = container.record.config
@@ -58,7 +85,7 @@ async def stop(
     if timeout is None:
         timeout = config.stop_timeout if config.stop_timeout is not None else STOP_TIMEOUT
     gone = container.exits.add()
-    container.state = changed(container.state, stopped=True)
+    _stopped(containers, container)
     try:
         await _signal(container, number)
     except Conflict:
@@ -82,13 +109,13 @@ async def stop(
 async def restart(
     containers: Containers, container: Container, timeout: int | None, signal: str
 ) -> None:
-    container.restarting = True
+    container.being_restarted = True
     try:
-        if container.state.running:
+        if container.state.live:
             await stop(containers, container, timeout, signal)
         await start(containers, container)
     finally:
-        container.restarting = False
+        container.being_restarted = False
     containers.publish(container, "restart")
 
 

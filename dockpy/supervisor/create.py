@@ -18,7 +18,6 @@ from dockpy.api.container import (
     Healthcheck,
     HostConfig,
     LogConfig,
-    RestartPolicy,
 )
 from dockpy.api.times import now
 from dockpy.errors import InvalidParameter, NotFound
@@ -163,7 +162,7 @@ def host_defaults(host: HostConfig) -> HostConfig:
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or "private",
         runtime=host.runtime or "dockpy",
-        restart_policy=RestartPolicy(host.restart_policy.name or "no", 0),
+        restart_policy=replace(host.restart_policy, name=host.restart_policy.name or "no"),
         log_config=LogConfig(host.log_config.type or "local", host.log_config.config),
         masked_paths=_first(privileged_paths, host.masked_paths, MASKED_PATHS),
         readonly_paths=_first(privileged_paths, host.readonly_paths, READONLY_PATHS),

@@ -55,9 +55,9 @@ def inspect(
 def _state(state: State) -> dict[str, object]:
     return {
         "Status": state.status,
-        "Running": state.running,
+        "Running": state.live,
         "Paused": False,
-        "Restarting": False,
+        "Restarting": state.restarting,
         "OOMKilled": state.oom,
         "Dead": False,
         "Pid": state.pid,
@@ -170,6 +170,8 @@ def status_text(state: State) -> str:
         return f"Up {ago(time.time() - seconds_of(state.started))}"
     if state.status == "created":
         return "Created"
+    if state.restarting:
+        return f"Restarting ({state.exit_code}) {ago(time.time() - seconds_of(state.finished))} ago"
     return f"Exited ({state.exit_code}) {ago(time.time() - seconds_of(state.finished))} ago"
 
 

@@ -133,7 +133,7 @@ def _header(stream: int, length: int) -> bytes:
 
 async def more(container: Container, reader: Reader) -> bool:
     """Waits until the log may have grown; False when it will not any more."""
-    if not container.state.running and not container.restarting:
+    if not container.state.live and not container.being_restarted:
         return False
     over = container.exits.add()
     async with trio.open_nursery() as nursery:

@@ -1,7 +1,8 @@
 """Containers on disk: one folder each, `container.json` (what was asked for) and `state.json` (how it is).
 
 container.json is written once, durably, and again only by rename. state.json changes with each start
-and exit and is not synced: after a power cut nothing runs any more, which the boot id tells.
+and exit and is not synced: after a power cut nothing runs any more, which the boot id tells. What must
+outlive it of a container with a restart policy is in restart.json, synced when it changes.
 Both are replaced whole; a folder without a readable container.json is an interrupted create.
 """
 
@@ -82,7 +83,7 @@ class Record:
 class State:
     """How a container is; the words are docker's."""
 
-    status: str = "created"  # created running exited dead
+    status: str = "created"  # created running restarting exited dead
     pid: int = 0
     pid_start: int = 0
     boot: str = ""  # of `pid`
@@ -93,10 +94,22 @@ class State:
     finished: str = ZERO
     restarts: int = 0
     stopped: bool = False  # by a user, not by itself
+    begun: bool = False  # ever started
+    restart_at: float = 0.0  # of a restarting one: on the monotonic clock of `boot`, seconds
+    delay: float = 0.0  # its last back-off, seconds
 
     @property
     def running(self) -> bool:
         return self.status == "running"
+
+    @property
+    def restarting(self) -> bool:
+        """Waits for its next start: docker counts that as running, though there is no process."""
+        return self.status == "restarting"
+
+    @property
+    def live(self) -> bool:
+        return self.running or self.restarting
 
     def to_json(self) -> dict[str, object]:
         return dict(self.__dict__)
@@ -148,6 +161,18 @@ class Folders:
         data = json.dumps(state.to_json(), separators=(",", ":")).encode()
         files.write_atomic(f"{self.bundle(container_id)}/state.json", data, durable=False)
 
+    def write_wish(self, container_id: str, state: State) -> None:
+        """What a restart policy must know after a power cut; durable when this returns."""
+        data = json.dumps({"begun": state.begun, "stopped": state.stopped}).encode()
+        files.write_atomic(f"{self.bundle(container_id)}/restart.json", data)
+
+    def _wish(self, name: str, state: State) -> State:
+        try:
+            raw = json.loads(files.read_bytes(f"{self.bundle(name)}/restart.json"))
+            return changed(state, begun=bool(raw["begun"]), stopped=bool(raw["stopped"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return state
+
     def discard(self, container_id: str) -> str | None:
         """Takes the folder out of sight in one step; its new path, still to be deleted. None when it is gone."""
         os.makedirs(self.tmp, 0o700, exist_ok=True)
@@ -181,7 +206,7 @@ class Folders:
             state = State.from_json(json.loads(files.read_bytes(f"{self.bundle(name)}/state.json")))
         except (OSError, ValueError):
             state = State()
-        return record, state
+        return record, self._wish(name, state)
 
 
 class Names:

@@ -12,6 +12,7 @@ import shutil
 import trio
 
 from dockpy.errors import Conflict, DockpyError
+from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container, Outcome
 from dockpy.supervisor.containers import Containers
 
@@ -29,9 +30,15 @@ async def remove(containers: Containers, container: Container, *, force: bool) -
             f'cannot remove container "/{container.name}": container is running: '
             "stop the container before removing or force remove"
         )
+    if container.state.restarting and not force:
+        raise Conflict(
+            f'cannot remove container "/{container.name}": container is restarting: '
+            "stop the container before removing or force remove"
+        )
     container.removing = True
     try:
         async with container.lock:
+            restart.cancel(container)
             if container.state.running:
                 await _kill(container)
             take_away(containers, container)
@@ -55,6 +62,7 @@ def take_away(containers: Containers, container: Container) -> None:
     """The one step. Nothing when somebody else has done it."""
     if container not in containers.all():
         return
+    restart.cancel(container)
     container.drop_pending()
     aside = None
     try:

@@ -11,7 +11,7 @@ import re
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
-from dockpy.supervisor import logoptions
+from dockpy.supervisor import logoptions, restart
 from dockpy.supervisor.signals import signal_number
 
 ULIMITS = frozenset(
@@ -96,17 +96,9 @@ def _check_process(config: Config, host: HostConfig) -> None:
         raise NotServed(
             "health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck"
         )
-    policy = host.restart_policy
-    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
-        raise InvalidParameter(
-            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )
-    if policy.name not in ("", "no"):
-        if host.auto_remove:
-            raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-        raise NotServed(
-            f"restart policies (--restart {policy.name}) are not served yet; leave the flag out"
-        )
+    restart.check(host.restart_policy)
+    if host.restart_policy.name not in ("", "no") and host.auto_remove:
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     for limit in host.ulimits:
         if limit.name not in ULIMITS:
             raise InvalidParameter(f"invalid ulimit type: {limit.name}")

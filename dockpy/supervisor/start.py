@@ -28,18 +28,21 @@ from dockpy.supervisor.assemble import (
     resolv_file,
     seccomp_choice,
 )
-from dockpy.supervisor.container import Container, Outcome
+from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import Record, changed
-from dockpy.supervisor.remove import take_away
 from dockpy.supervisor.shims import Shim
 
 
-class StartFailed(DockpyError):
+class _Told(DockpyError):
+    """A failed start whose code and text are in the container's state."""
+
+
+class StartFailed(_Told):
     """The container could not be started (docker's code 128)."""
 
 
-class CommandUnusable(InvalidParameter):
+class CommandUnusable(_Told, InvalidParameter):
     """What should run is not there or cannot be run (126, 127)."""
 
 
@@ -48,9 +51,28 @@ async def start(containers: Containers, container: Container, detach_keys: str =
     async with container.lock:
         if container.removing:
             raise Conflict("container is marked for removal and cannot be started")
-        if container.state.running:
+        if container.state.live:
             raise NotModified(f"container {container.name} is already running")
+        # A start by hand is the first of a new row.
+        container.state = changed(container.state, restarts=0, delay=0.0)
+        await _begin(containers, container, detach_keys)
+
+
+async def start_again(containers: Containers, container: Container) -> None:
+    """The next start of a restarting container; nothing when it is that no longer."""
+    async with container.lock:
+        if container.state.restarting and not container.removing:
+            await _begin(containers, container, "")
+
+
+async def _begin(containers: Containers, container: Container, detach_keys: str) -> None:
+    try:
         await _start(containers, container, detach_keys)
+    except _Told:
+        raise
+    except (DockpyError, OSError) as error:
+        containers.failed(container, 128, str(error))
+        raise
 
 
 async def _start(containers: Containers, container: Container, detach_keys: str) -> None:
@@ -93,11 +115,7 @@ def _failed(containers: Containers, container: Container, message: str, code: in
     """Notes the failure as docker does: the container stays created, with the code and the text."""
     of_runtime = message.startswith("failed to create shim task: ")
     text = f"failed to create task for container: {message}" if of_runtime else message
-    container.state = changed(container.state, exit_code=code, error=text, pid=0)
-    containers.save_state(container)
-    container.exits.release(Outcome(code))
-    if container.record.host_config.auto_remove:
-        take_away(containers, container)
+    containers.failed(container, code, text)
     return CommandUnusable(text) if code in (126, 127) else StartFailed(text)
 
 

@@ -15,6 +15,10 @@ def check_attachable(container: Container) -> None:
     """Before the connection is hijacked: whatever can be answered with a status."""
     if container.removing:
         raise Conflict(f"container {container.id} is being removed")
+    if container.state.restarting:
+        raise Conflict(
+            f"container {container.id} is restarting, wait until the container is running"
+        )
     container.pending[:] = [client for client in container.pending if not _dropped(client)]
     if len(container.pending) >= MOST_PENDING:
         raise Conflict(

@@ -15,7 +15,7 @@ def register(container: Container, condition: str) -> Waiter:
     if condition == "removed":
         return container.removals.add()
     waiter = container.exits.add()
-    if condition != "next-exit" and not container.state.running:
+    if condition != "next-exit" and not container.state.live:
         container.exits.forget(waiter)
         waiter.outcome = Outcome(container.state.exit_code)
         waiter.ready.set()

@@ -21,7 +21,6 @@ def check(host: dict[str, object] | None = None, **config: object) -> list[str]:
         ({"Mounts": [{"Type": "volume", "Target": "/data"}]}, "type volume"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "-p"),
         ({"PublishAllPorts": True}, "-P"),
-        ({"RestartPolicy": {"Name": "always"}}, "--restart always"),
         ({"VolumesFrom": ["x"]}, "--volumes-from"),
         ({"DeviceRequests": [{"Count": -1}]}, "--gpus"),
         ({"Links": ["a:b"]}, "--link"),

@@ -46,7 +46,7 @@ def logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
             # would start elsewhere by now.
             if not query["follow"] or query["tail"] != "all" or not cli.own_daemon:
                 raise
-        _await_daemon(cli, f"{path}/json")
+        await_daemon(cli, f"{path}/json")
 
 
 def _copy(stream: Stream, tty: bool, written: list[int]) -> None:
@@ -71,7 +71,8 @@ def _copy(stream: Stream, tty: bool, written: list[int]) -> None:
         stream.close()
 
 
-def _await_daemon(cli: Cli, path: str) -> None:
+def await_daemon(cli: Cli, path: str) -> None:
+    """Until a daemon answers there."""
     import time
 
     deadline = time.monotonic() + PATIENCE

@@ -10,6 +10,7 @@ import trio
 
 from dockpy.api import query as q
 from dockpy.api.container import ContainerCreate
+from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotFound, NotServed
@@ -19,6 +20,7 @@ from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.create import create
 from dockpy.supervisor.remove import remove, take_away
 from dockpy.supervisor.start import start
+from dockpy.supervisor.update import update
 from dockpy.supervisor.wait import register
 
 
@@ -130,10 +132,9 @@ class ContainerHandlers:
         raise NotServed("container statistics (stats) are not served yet")
 
     async def update(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed(
-            "container update is not served yet: there is no control group to limit on this host"
-        )
+        container = self._named(exchange)
+        raw = parse_object(await exchange.json(empty={}), "the body")
+        await exchange.reply(200, {"Warnings": update(self._containers, container, raw)})
 
     async def changes(self, exchange: Exchange) -> None:
         self._named(exchange)
@@ -152,7 +153,7 @@ class ContainerHandlers:
         space = 0
         for container in self._containers.all():
             record = container.record
-            if container.state.running or container.lock.locked() or container.removing:
+            if container.state.live or container.lock.locked() or container.removing:
                 continue
             if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
                 continue
@@ -228,7 +229,7 @@ class ContainerHandlers:
         for container in sorted(
             self._containers.all(), key=lambda found: found.record.created, reverse=True
         ):
-            if not every and not container.state.running:
+            if not every and not container.state.live:
                 continue
             if not inspect.matches(container, filters, ancestors, before, since):
                 continue
@@ -255,6 +256,7 @@ class ContainerHandlers:
         container = self._named(exchange)
         control.running_shim(container)
         rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        self._containers.publish(container, "top")
         titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
 

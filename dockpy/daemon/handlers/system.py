@@ -1,10 +1,9 @@
-"""What the daemon tells about itself, events, and dockpy's own endpoints."""
+"""What the daemon tells about itself, and dockpy's own endpoints."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
@@ -21,28 +20,8 @@ from dockpy.oci.platform import host_platform
 from dockpy.paths import Paths
 from dockpy.supervisor import inspect
 from dockpy.supervisor.containers import Containers
-from dockpy.supervisor.events import Event
 
 LOG_TAIL = 1 << 20
-
-EVENT_FILTERS = frozenset(
-    [
-        "config",
-        "container",
-        "daemon",
-        "event",
-        "image",
-        "label",
-        "network",
-        "node",
-        "plugin",
-        "scope",
-        "secret",
-        "service",
-        "type",
-        "volume",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +54,6 @@ class SystemHandlers:
             "ping": self.ping,
             "version": self.version,
             "info": self.info,
-            "events": self.events,
             "disk_usage": self.disk_usage,
             "dockpy_status": self.status,
             "dockpy_stop": self.stop,
@@ -250,54 +228,6 @@ class SystemHandlers:
             )
             rows.append(inspect.summary(container, (size.size, size.size)))
         await exchange.reply(200, {**result, "Containers": rows, "BuilderSize": 0})
-
-    # ------------------------------------------------------------------------------ events
-
-    async def events(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, EVENT_FILTERS)
-        since = q.timestamp(exchange.query.get("since", ""), "since")
-        until = q.timestamp(exchange.query.get("until", ""), "until")
-        events = self._containers.events
-        receive = events.listen()
-        try:
-            await exchange.begin()
-            if since is not None:
-                for event in events.since(since):
-                    if (until is None or event.time <= until) and self._wanted(event, filters):
-                        await exchange.write_line(event.to_json(exchange.version))
-            seconds = float("inf") if until is None else (until - time.time_ns()) / 1e9
-            with trio.move_on_after(max(seconds, 0)):
-                while True:
-                    event = await exchange.while_connected(receive.receive)
-                    if self._wanted(event, filters):
-                        await exchange.write_line(event.to_json(exchange.version))
-        except trio.EndOfChannel:
-            pass  # it did not read
-        finally:
-            receive.close()
-        await exchange.end()
-
-    def _wanted(self, event: Event, filters: q.Filters) -> bool:
-        attributes = event.attributes
-        checks: Mapping[str, Callable[[str], bool]] = {
-            "type": lambda value: event.type == value,
-            "event": lambda value: event.action == value or event.action.partition(":")[0] == value,
-            "container": lambda value: (
-                event.type == "container"
-                and (event.id.startswith(value) or attributes.get("name") == value.lstrip("/"))
-            ),
-            "image": lambda value: (
-                value in (attributes.get("image"), event.id, attributes.get("name"))
-            ),
-            "scope": lambda value: value == "local",
-        }
-        for key, values in filters.items():
-            if key == "label":
-                if not q.matches_labels(values, attributes):
-                    return False
-            elif key not in checks or not any(checks[key](value) for value in values):
-                return False
-        return True
 
     # -------------------------------------------------------------------------------- ours
 
