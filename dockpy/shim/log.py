@@ -106,14 +106,14 @@ class LocalReader:
 
     def mark(self) -> str:
         """Where it stands, for `start`; "" within a line, where one that begins here would cut it."""
-        if self._pending or self._skip:
+        if self._pending:
             return ""
-        return f"{max(self._serial, 0)}.{self._record}"
+        return f"{max(self._serial, 0)}.{self._record}.{self._skip}"
 
     def _seek_mark(self, mark: str) -> None:
-        serial, _, record = mark.partition(".")
-        if serial.isdigit() and record.isdigit() and self._enter(int(serial)):
-            self._record = int(record)
+        parts = mark.split(".")
+        if len(parts) == 3 and all(part.isdigit() for part in parts) and self._enter(int(parts[0])):
+            self._record, self._skip = int(parts[1]), int(parts[2])
         else:
             self._rewind()  # it is gone: all there is comes after it
 

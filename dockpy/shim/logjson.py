@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import zlib
@@ -71,23 +72,26 @@ class JsonFileReader:
             self._seek_tail(tail)
 
     def _open_all(self) -> list[_File]:
-        """All files, oldest first. A rotation meanwhile is waited for: it would hide or double one."""
-        while True:
-            files: list[_File] = []
+        """All files, oldest first. While they are opened none may change its name: that would hide
+        or double one; so the writer's rotation waits, and who compresses.
+        """
+        files: list[_File] = []
+        try:
+            lock = os.open(self._path.rpartition("/")[0], os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return files
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
             number = 0
             while True:
                 found = self._open(f"{self._path}.{number}" if number else self._path)
                 if found is not None:
                     files.insert(0, found)
                 elif number:
-                    break
+                    return files
                 number += 1
-            newest = self._inode()
-            inodes = {file.inode for file in files}
-            if (newest is None or newest in inodes) and len(inodes) == len(files):
-                return files
-            for file in files:
-                file.close()
+        finally:
+            os.close(lock)
 
     def _open(self, name: str) -> _File | None:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
