@@ -4,7 +4,7 @@
 
 Same sources and lock, same bytes (with the same zlib): what is packed is staged with fixed modes, shiv makes the archive,
 and it is written again sorted, with fixed times, without shiv's bootstrap, behind our preamble. environment.json stays
-in shiv's form. The build id is a hash over all of that, so a changed preamble is another build too.
+in shiv's form. The build id is the commit's time and a hash over all of that, so a changed preamble is another build too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -109,14 +110,42 @@ def entries(archive: Path) -> dict[str, bytes]:
     return {name: found[name] for name in sorted(found) if not name.startswith("_bootstrap/")}
 
 
-def build_id(found: dict[str, bytes]) -> str:
+def moment() -> int:
+    """Seconds since 1970 that order builds: of the commit, or of the newest change to a tree that differs from it.
+
+    SOURCE_DATE_EPOCH has the word, as everywhere; without it and without git, the newest source.
+    """
+    named = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if named.isdigit():
+        return int(named)
+    inputs = [*sources(), *(HERE / name for name in INPUTS), TOP / "LICENSE"]
+    newest = max(int(path.stat().st_mtime) for path in inputs)
+    names = [str(path.relative_to(TOP)) for path in inputs]
+    committed = git("log", "-1", "--format=%ct")
+    if not committed.isdigit() or git("status", "--porcelain", "--", "dockpy", *names):
+        return max(newest, int(committed or 0))
+    return int(committed)
+
+
+def git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(TOP), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def build_id(found: dict[str, bytes], when: int) -> str:
+    """`<moment>-<hash>`: the moment says which of two builds is newer (client/birth.py), the hash tells them apart."""
     digest = hashlib.sha256()
     for name in ("preamble.sh", "start.py", "doubt.py"):
         part = (HERE / name).read_bytes()
         digest.update(b"%d\n" % len(part) + part)
     for name, data in found.items():
         digest.update(f"{name} {len(data)}\n".encode() + data)
-    return digest.hexdigest()[:16]
+    return f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(when))}-{digest.hexdigest()[:16]}"
 
 
 def head(start: bytes, doubt: bytes) -> bytes:
@@ -138,8 +167,8 @@ def head(start: bytes, doubt: bytes) -> bytes:
     return whole
 
 
-def write(target: Path, found: dict[str, bytes], environment: Environment) -> None:
-    identity = build_id(found)
+def write(target: Path, found: dict[str, bytes], environment: Environment, when: int) -> None:
+    identity = build_id(found, when)
     environment.build_id = identity
     start, doubt = (
         (HERE / name).read_bytes().replace(b"@BUILD@", identity.encode())
@@ -158,7 +187,7 @@ def write(target: Path, found: dict[str, bytes], environment: Environment) -> No
     target.chmod(0o755)
 
 
-def build(output: Path) -> None:
+def build(output: Path, when: int) -> None:
     cache = HERE / "dist/wheels"
     cache.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +203,7 @@ def build(output: Path) -> None:
         create_archive([tree], raw, "/bin/sh", "_bootstrap:bootstrap", environment)
         found = entries(raw)
         del found["environment.json"], found["__main__.py"]
-        write(whole, found, environment)
+        write(whole, found, environment, when)
         whole.replace(output)
 
 
@@ -186,7 +215,8 @@ def main() -> None:
     (HERE / "dist").mkdir(exist_ok=True)
     with open(HERE / "build.py") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        inputs, output = inputs_hash(), options.output.resolve()
+        when, output = moment(), options.output.resolve()
+        inputs = f"{when} {inputs_hash()}"
         stamp = output.with_name(output.name + ".inputs")
         if (
             options.force
@@ -194,7 +224,7 @@ def main() -> None:
             or not stamp.exists()
             or stamp.read_text() != inputs
         ):
-            build(output)
+            build(output, when)
             stamp.write_text(inputs)
         else:
             os.utime(output)

@@ -20,23 +20,35 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
     With `durable` the new content survives a power cut once this returns; without, it survives
     only the death of processes (right for what describes something running: exit files, pids).
     """
-    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    temporary = write_temporary(path, data, mode, durable=durable)
     try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
         os.rename(temporary, path)
     except BaseException:
         unlink_if_exists(temporary)
         raise
     if durable:
         sync_folder(os.path.dirname(path) or ".")
+
+
+def write_temporary(path: str, data: bytes, mode: int = 0o600, *, durable: bool) -> str:
+    """The name of a new file beside `path` with what is to stand there: renaming it is the caller's.
+
+    For those who sync many things at once; of one that was left, `partial_files` knows.
+    """
+    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    except BaseException:
+        unlink_if_exists(temporary)
+        raise
+    finally:
+        os.close(fd)
+    return temporary
 
 
 def sync_folder(path: str) -> None:

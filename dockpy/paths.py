@@ -1,6 +1,10 @@
 """Where everything lives: one store a user, one runtime directory recorded in it (DESIGN: on disk).
 
 Names only, nothing is created here. Imported by every process, so it imports nothing but os.
+
+On a network file system a store keeps what is read by all hosts (`daemon.json`, which names the one
+that serves it, config.toml, the unpacked builds, image blobs), and the rest is below `data`, on a
+local disk.
 """
 
 from __future__ import annotations
@@ -46,20 +50,26 @@ def store_of(environ: Mapping[str, str], uid: int) -> str:
 
 
 class Paths:
-    """The names inside one store. `run` is known only after the keeper has chosen it: it stands in `daemon_json`."""
+    """The names inside one store. `data` is elsewhere where the store is on a network file system.
 
-    def __init__(self, store: str) -> None:
+    `run` is known only after the keeper has chosen it: it stands in `daemon_json`.
+    """
+
+    def __init__(self, store: str, data: str = "") -> None:
         self.store = store
+        self.data = data = data or store
         self.daemon_json = f"{store}/daemon.json"  # socket, run folder, pids: the keeper writes it
-        self.daemon_lock = f"{store}/daemon.lock"  # flock held by keeper and daemon together
-        self.birth_lock = f"{store}/birth.lock"  # flock held while somebody starts a keeper
-        self.session = (
-            f"{store}/session"  # the boot in which a daemon was started and never stopped
-        )
-        self.daemon_log = f"{store}/daemon.log"
+        self.config = f"{store}/config.toml"
         self.app = f"{store}/app"  # unpacked builds, by build id
         self.images = f"{store}/images"  # OCI image layout: oci-layout, index.json, blobs/sha256/
-        self.snapshots = f"{store}/snapshots"
-        self.containers = f"{store}/containers"  # a folder each: record, bundle, log, exit file
-        self.tmp = f"{store}/tmp"
-        self.cache = f"{store}/cache"
+        self.images_lock = f"{data}/images.lock"
+        # flock of keeper and daemon together: the folder itself, since it cannot be deleted alone.
+        self.lock = data
+        self.birth_lock = f"{data}/birth.lock"  # flock held while somebody starts a keeper
+        self.daemon_log = f"{data}/daemon.log"
+        self.snapshots = f"{data}/snapshots"
+        self.containers = f"{data}/containers"  # a folder each: record, bundle, log, exit file
+        self.tmp = f"{data}/tmp"
+        self.cache = f"{data}/cache"
+        self.session = f"{data}/session"  # the boot in which a daemon serves, or was killed
+        self.damaged = f"{data}/damaged"  # what `system check --repair` has set aside

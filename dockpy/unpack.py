@@ -32,7 +32,7 @@ HOT_FILES = frozenset(
     f"dockpy/{name}.py"
     for name in "__init__ __main__ errors fastjson files http/__init__ http/plain http/stdcopy ids paths reexec".split()
 )
-IDLE = 3600.0  # seconds: a client of an older build may still be about to import something
+IDLE = 7 * 86400.0  # seconds: a client of an older build may still be about to import something
 START = "import sys\nsys.path.append({folder!r})\nfrom dockpy.__main__ import main\nmain()\n"
 
 

@@ -1,9 +1,9 @@
-"""A daemon for this store when none answers: imported only then, so that a warm client does not pay
-for it.
+"""A daemon for this store when none answers, or one of an older build: imported only then, so that a
+warm client does not pay for it.
 
 Whoever holds birth.lock looks again, and then either starts a keeper or waits for the one there is.
-The
-keeper gets daemon.lock by the open file that locked it, so at no instant two can be born.
+The keeper gets the store's lock by the open folder that locked it, so at no instant two can be born,
+and no file can be deleted to make it happen.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import fcntl
 import os
 import time
 
-from dockpy import fastjson, ids, reexec
-from dockpy.client.peer import is_ours
+from dockpy import fastjson, ids, localdisk, reexec
+from dockpy.client.peer import is_ours, unix
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
+from dockpy.paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from dockpy.paths import Paths
 
 PATIENCE = 10.0
 # What the daemon keeps of the caller's environment: proxies, credentials and the rest come by
@@ -40,54 +39,109 @@ KEPT = (
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def ensure(paths: Paths, environ: Mapping[str, str]) -> str:
-    """The socket of this store's daemon, which is started when there is none. Unavailable: why it
-    cannot be.
+def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None) -> str:
+    """The socket of this store's daemon, which is started when there is none, and replaced when it is
+    older than `build` (None: any will do). Unavailable: why it cannot be.
     """
-    _make_store(paths)
-    with locked(paths.birth_lock):
-        socket = answering(paths)
-        if socket is not None:
-            return socket
+    paths = _make_store(paths, environ)
+    with _between_hosts(paths), locked(paths.birth_lock):
+        found = _living(paths)
+        if found is not None and _fits(paths, build, *found):
+            return found[0]
         deadline = time.monotonic() + PATIENCE
         while True:
-            lock = _try_lock(paths.daemon_lock)
+            lock = _try_lock(paths.lock)
             if lock is not None:
                 try:
                     _spawn(paths, environ, lock)
                 finally:
                     os.close(lock)
-            socket = answering(paths)
-            if socket is not None:
-                return socket
+            found = _living(paths)
+            if found is not None and not (build and replaces(build, found[1])):
+                return found[0]
             if time.monotonic() > deadline:
-                raise Unavailable(_held_by(paths))
+                raise Unavailable(
+                    f"the daemon of {paths.store} does not answer; its log is {paths.daemon_log}"
+                )
             time.sleep(0.01)
 
 
 def answering(paths: Paths) -> str | None:
     """The recorded socket when a daemon of ours listens there."""
+    found = _living(paths)
+    return None if found is None else found[0]
+
+
+def _record(paths: Paths) -> dict[str, object]:
     try:
         record = fastjson.loads(read_bytes(paths.daemon_json))
     except (OSError, ValueError):
-        return None
-    path = record.get("socket") if isinstance(record, dict) else None
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _living(paths: Paths) -> tuple[str, str] | None:
+    """(socket, build) of the daemon that answers."""
+    record = _record(paths)
+    path = record.get("socket")
     if not isinstance(path, str):
         return None
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
-        return path if is_ours(sock) else None
+        return (path, str(record.get("build"))) if is_ours(sock) else None
     except OSError:
         return None
     finally:
         sock.close()
 
 
-def _make_store(paths: Paths) -> None:
+# ------------------------------------------------------------------------------------ two builds
+
+
+def _fits(paths: Paths, ours: str | None, socket: str, theirs: str) -> bool:
+    """Whether a client of our build may use that daemon; an older one has been told to end when not.
+
+    Its containers go on: the daemon that is born next enters through their shims.
+    """
+    if ours is None or not (replaces(theirs, ours) or replaces(ours, theirs)):
+        return True
+    if replaces(theirs, ours):
+        raise Unavailable(
+            f"the daemon of {paths.store} is of a newer build ({theirs}) than this file ({ours}) and is not "
+            "replaced by it: use the newer file, or end that daemon with 'dockpy daemon stop'"
+        )
+    sock = unix(socket)
     try:
-        for folder in (paths.store, paths.containers, paths.tmp):
-            os.makedirs(folder, 0o700, exist_ok=True)
+        sock.sendall(
+            b"POST /dockpy/stop?successor=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
+        )
+        sock.settimeout(PATIENCE)
+        while sock.recv(4096):
+            pass
+    except OSError:
+        pass  # it has ended: the lock tells
+    finally:
+        sock.close()
+    return not replaces(ours, theirs)
+
+
+def replaces(build: str, other: str) -> bool:
+    """Whether `build` is newer than `other`. A build's id begins with the moment of its commit; one that
+    runs from sources has none, and neither replaces another nor is replaced.
+    """
+    mine, _, rest = build.partition("-")
+    theirs, _, others = other.partition("-")
+    return bool(rest and others) and mine > theirs
+
+
+# ------------------------------------------------------------------------------------- the store
+
+
+def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
+    """The folders; answers `paths` with the data folder of this host."""
+    try:
+        os.makedirs(paths.store, 0o700, exist_ok=True)
         if not os.access(paths.store, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
         status = os.stat(paths.store)
@@ -96,18 +150,58 @@ def _make_store(paths: Paths) -> None:
         if status.st_mode & 0o022:
             # Made by somebody else's hand, with a umask of 0: records and set-id files are in it.
             os.chmod(paths.store, status.st_mode & 0o7700)
+        paths = Paths(paths.store, localdisk.settle(paths, environ))
+        for folder in (paths.containers, paths.tmp):
+            os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as error:
         raise Unavailable(
             f"the store {paths.store} cannot be written ({error.strerror}); "
             "set XDG_DATA_HOME to a folder of yours on a local disk"
         ) from None
+    return paths
+
+
+class _between_hosts:
+    """Where several hosts see the store, one of them serves it: the others are told which.
+
+    daemon.json is the record, and its time the sign of life (daemon.main touches it each minute): a host that lost
+    its power has to be believed dead. Two that begin at once meet at a lock, where the network has locks.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        paths = self._paths
+        if paths.data == paths.store:
+            return
+        self._fd = os.open(
+            f"{paths.store}/birth.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a mount without locks
+        record = _record(paths)
+        machine, host = record.get("machine"), str(record.get("host"))
+        if machine in (None, ids.machine_id()) and host in ("None", os.uname().nodename):
+            return
+        if localdisk.age(paths.daemon_json) < localdisk.SILENT:
+            os.close(self._fd)
+            raise Unavailable(
+                f"the store {paths.store} is in use by the host {host}: use it there, end its daemon there with "
+                "'dockpy daemon stop', or set XDG_DATA_HOME to another folder here"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def _try_lock(path: str) -> int | None:
-    """An open file that holds the lock; None when keeper or daemon (or one of another host) holds
-    it.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """An open folder that is locked; None when keeper or daemon holds the lock."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -119,15 +213,7 @@ def _try_lock(path: str) -> int | None:
     return fd
 
 
-def _held_by(paths: Paths) -> str:
-    try:
-        record = fastjson.loads(read_bytes(paths.daemon_json))
-    except (OSError, ValueError):
-        record = None
-    machine = record.get("machine") if isinstance(record, dict) else None
-    if machine is not None and machine != ids.machine_id():
-        return f"the store {paths.store} is in use by another host ({machine}); use another XDG_DATA_HOME here"
-    return f"the daemon of {paths.store} does not answer; its log is {paths.daemon_log}"
+# ----------------------------------------------------------------------------------- the process
 
 
 def _spawn(paths: Paths, environ: Mapping[str, str], lock: int) -> None:
@@ -177,12 +263,22 @@ def _become_keeper(paths: Paths, environ: Mapping[str, str], lock: int, tell: in
         low = fd + 1
     os.closerange(low, 1 << 16)
     _calm_down()
-    kept = {name: environ[name] for name in KEPT if name in environ}
-    arguments = [f"--store={paths.store}", f"--lock={lock}", f"--ready={tell}"]
+    argv = reexec.argv("keeper", *arguments(paths, environ), f"--lock={lock}", f"--ready={tell}")
+    os.execve(argv[0], argv, environment(environ))
+
+
+def arguments(paths: Paths, environ: Mapping[str, str]) -> list[str]:
+    """The keeper's own words, but for inherited descriptors."""
+    words = [f"--store={paths.store}"]
+    if paths.data != paths.store:
+        words.append(f"--data={paths.data}")
     if environ.get("DOCKPY_TIER"):
-        arguments.append(f"--tier={environ['DOCKPY_TIER']}")
-    argv = reexec.argv("keeper", *arguments)
-    os.execve(argv[0], argv, {**kept, "PATH": PATH})
+        words.append(f"--tier={environ['DOCKPY_TIER']}")
+    return words
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**{name: environ[name] for name in KEPT if name in environ}, "PATH": PATH}
 
 
 def _calm_down() -> None:

@@ -120,6 +120,8 @@ _CREATE_FLAGS = "\n".join(line for line in _CREATE.split("\n") if not line.start
 _FORMAT = "format/f string Format output using a Go template, or 'json'"
 _TABLE = "format string Format output using a Go template, 'table', 'table TEMPLATE' or 'json'"
 _FILTER = "filter/f filter Filter output based on conditions provided"
+_PRUNE_FILTER = 'filter filter Provide filter values (e.g. "until=<timestamp>")'
+_FORCE = "force/f bool Do not prompt for confirmation"
 
 COMMANDS = {
     "run": ("run", 1, -1, "-[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", _CREATE),
@@ -232,6 +234,27 @@ tail/n string Number of lines to show from the end of the logs (default "all")
 timestamps/t bool Show timestamps
 until string Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)""",
     ),
+    "cp": (
+        "cp", 2, 2, "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tdockpy cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        "Copy files/folders between a container and the local filesystem",
+        """\
+archive/a bool Archive mode (copy all uid/gid information)
+follow-link/L bool Always follow symlinks in SRC_PATH
+quiet/q bool Suppress progress output during copy (as where there is no terminal)""",
+    ),
+    "diff": ("commit", 1, 1, "CONTAINER", "Inspect changes to files or directories on a container's filesystem", ""),
+    "export": (
+        "commit", 1, 1, "[OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive",
+        "output/o string Write to a file, instead of STDOUT",
+    ),
+    "commit": (
+        "commit", 1, 2, "-[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Create a new image from a container's changes",
+        """\
+author/a string Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
+change/c list Apply Dockerfile instruction to the created image
+message/m string Commit message
+pause/p bool Pause container during commit (default true)""",
+    ),
     "inspect": (
         "inspect", 1, -1, "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers and images",
         f"""\
@@ -255,6 +278,25 @@ filter/f filter Filter output based on conditions provided
 format string Format output using a Go template, or 'json'
 since string Show all events created since timestamp
 until string Stream events until this timestamp""",
+    ),
+    "container prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove all stopped containers", f"{_PRUNE_FILTER}\n{_FORCE}",
+    ),
+    "image prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove unused images",
+        f"all/a bool Remove all unused images, not just dangling ones\n{_PRUNE_FILTER}\n{_FORCE}",
+    ),
+    "system prune": (
+        "prune", 0, 0, "[OPTIONS]", "Remove unused data",
+        f"""\
+all/a bool Remove all unused images not just dangling ones
+{_PRUNE_FILTER}
+{_FORCE}
+volumes bool Prune anonymous volumes""",
+    ),
+    "system df": (
+        "df", 0, 0, "[OPTIONS]", "Show disk usage",
+        f"{_TABLE}\nverbose/v bool Show detailed information on space usage",
     ),
     "info": ("system", 0, 0, "[OPTIONS]", "Display system-wide information", _FORMAT),
     "version": ("system", 0, 0, "[OPTIONS]", "Show the version of client and daemon", _FORMAT),
@@ -332,8 +374,12 @@ LONG = {
             verb: verb
             for verb in [
                 "attach",
+                "commit",
+                "cp",
                 "create",
+                "diff",
                 "exec",
+                "export",
                 "kill",
                 "logs",
                 "pause",
@@ -351,6 +397,7 @@ LONG = {
             ]
         },
         "inspect": "container inspect",
+        "prune": "container prune",
         "ls": "ps",
         "list": "ps",
         "ps": "ps",
@@ -361,6 +408,7 @@ LONG = {
         "history": "history",
         "import": "import",
         "inspect": "image inspect",
+        "prune": "image prune",
         "load": "load",
         "ls": "images",
         "list": "images",
@@ -370,7 +418,7 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"events": "events", "info": "info"},
+    "system": {"df": "system df", "events": "events", "info": "info", "prune": "system prune"},
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
 }
 
@@ -389,13 +437,9 @@ NOT_SERVED = frozenset(
         "builder",
         "buildx",
         "checkpoint",
-        "commit",
         "compose",
         "config",
         "context",
-        "cp",
-        "diff",
-        "export",
         "login",
         "logout",
         "manifest",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from dockpy import fastjson
+from dockpy import fastjson, reexec
 from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
 from dockpy.client.peer import is_ours, unix
 from dockpy.http import plain
@@ -146,6 +146,7 @@ class Endpoint:
     def __init__(self, host: str, environ: Mapping[str, str]) -> None:
         self.host = host
         self.start = True  # whether the user's own daemon is started where none answers
+        self._met = False  # a client that was served once goes on with whatever replaces its daemon
         self._environ = environ
 
     @property
@@ -180,15 +181,18 @@ class Endpoint:
             raise NoDaemon(str(error)) from None
         sock = self._recorded(paths)
         if sock is not None:
+            self._met = True
             return sock
         if not self.start:
             raise NoDaemon("no daemon is running")
         from dockpy.client import birth
 
-        path = birth.ensure(paths, self._environ)
+        build = None if self._met else reexec.build_id()
+        path = birth.ensure(paths, self._environ, build=build)
         try:
             sock = unix(path)
             if is_ours(sock):
+                self._met = True
                 return sock
             sock.close()
             raise NoDaemon(f"the daemon at unix://{path} is another user's")
@@ -209,14 +213,18 @@ class Endpoint:
             return None
         finally:
             os.close(fd)
-        path = record.get("socket") if isinstance(record, dict) else None
+        if not isinstance(record, dict):
+            return None
+        path = record.get("socket")
         if not isinstance(path, str):
             return None
         try:
             sock = unix(path)
         except OSError:
             return None
-        if not is_ours(sock):
+        # Of another build: which of the two has to go is for the lock's holder to find out.
+        other = self.start and not self._met and record.get("build") != reexec.build_id()
+        if other or not is_ours(sock):
             sock.close()
             return None
         return sock

@@ -18,6 +18,7 @@ class Row(dict):  # type: ignore[type-arg]  # dict[str, object], which is no bas
     """The fields of one thing, under docker's names; a template that asks for another one is wrong."""
 
     go_type = "*formatter.Context"
+    by_name = True  # how `json` orders it
 
 
 def show(
@@ -29,13 +30,13 @@ def show(
         out(columns(lines, 3, LEAST))
         return
     from dockpy.client.template import Template, TemplateError
-    from dockpy.client.template_functions import to_json
+    from dockpy.client.template_functions import HEADER, to_json
 
     if form == "json":
-        out(_lines([_html_safe(to_json(plain(row))) for row in rows]))
+        out(_lines([_html_safe(to_json(row)) for row in rows]))
         return
-    table = form.startswith("table ")
-    text = form[6:].strip() if table else form
+    table = form.startswith("table")
+    text = (form[5:] if table else form).strip(" ")
     try:
         template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
     except TemplateError as error:
@@ -47,7 +48,8 @@ def show(
             heading["Label"] = lambda key: (
                 str(key).rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
             )
-            texts.insert(0, template.render(heading))
+            heading.by_name = False
+            texts.insert(0, template.render(heading, HEADER))
     except TemplateError as error:
         raise CommandError(f"failed to execute template: {error}") from None
     if table:
@@ -69,11 +71,6 @@ def _html_safe(text: str) -> str:
 
 def _lines(texts: Sequence[str]) -> str:
     return "".join(f"{text}\n" for text in texts)
-
-
-def plain(row: Row) -> dict[str, object]:
-    """Without the methods, and in the order of the names, as Go marshals a map."""
-    return {name: row[name] for name in sorted(row) if not callable(row[name])}
 
 
 def uses(form: str, name: str) -> bool:

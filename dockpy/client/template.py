@@ -1,405 +1,41 @@
-"""A subset of Go's text/template, as --format knows it: pure, and imported only when a template was
-given.
+"""Go's text/template, as --format knows it: pure, and imported only when a template was given.
 
-Fields, maps, pipelines, `if/else if/else`, `range/else`, `with/else`, variables, the built-in
-functions and docker's own (`json split join title lower upper pad truncate println table`). Parsing
-gives a list of nodes; `Template.render` walks them over plain values (dict, list, str, int, float,
-bool, None). Errors carry Go's words, since scripts meet them.
+Everything of the language but complex numbers. Parsing gives nodes (template_parser);
+`Template.render` walks them over plain values (dict, list, str, int, float, bool, None; see
+template_values for how Go would call them). Errors carry Go's words, since scripts meet them
+(text/template/exec.go).
 """
 
 from __future__ import annotations
 
-from dockpy.client.template_functions import MISSING, TABLE, go_type, text_of, truth
+from dockpy.client.template_functions import TABLE, Arity
+from dockpy.client.template_nodes import (
+    Action,
+    Call,
+    Chain,
+    Command,
+    Control,
+    Field,
+    Literal,
+    Mark,
+    Node,
+    Pipe,
+    Text,
+    Variable,
+    Word,
+)
+from dockpy.client.template_parser import Parser, TemplateError
+from dockpy.client.template_values import MISSING, Struct, field, go_type, ordered, text_of, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any, NoReturn
 
-    Node = tuple[Any, ...]
+__all__ = ["Template", "TemplateError"]
 
-MAX_DEPTH = 100
-
-
-class TemplateError(Exception):
-    """The template cannot be parsed, or not carried out."""
-
-
-# --- words ---------------------------------------------------------------------------------------
-
-
-def _fail(message: str) -> NoReturn:
-    raise TemplateError(f"template: :1: {message}")
-
-
-def _segments(text: str) -> Iterator[tuple[str, str, int]]:
-    """("text", …) and ("action", …) with their offsets, white space trimmed where {{- or -}} say
-    so.
-    """
-    at, trim = 0, False
-    while True:
-        start = text.find("{{", at)
-        piece = text[at:] if start < 0 else text[at:start]
-        if trim:
-            piece = piece.lstrip()
-        if start < 0:
-            if piece:
-                yield "text", piece, at
-            return
-        body = start + 2
-        if text[body : body + 1] == "-" and text[body + 1 : body + 2].isspace():
-            piece = piece.rstrip()
-            body += 1
-        if piece:
-            yield "text", piece, at
-        end = _action_end(text, body)
-        inner = text[body:end]
-        trim = inner.endswith("-") and inner[:-1][-1:].isspace()
-        if trim:
-            inner = inner[:-1]
-        if not (inner.strip().startswith("/*") and inner.strip().endswith("*/")):
-            yield "action", inner, body
-        at = end + 2
-
-
-def _action_end(text: str, at: int) -> int:
-    """Where the }} is that no string holds."""
-    if text[at:].lstrip().startswith("/*"):
-        end = text.find("*/", at)
-        if end < 0:
-            _fail("unclosed comment")
-        at = end + 2
-    while at < len(text):
-        letter = text[at]
-        if text.startswith("}}", at):
-            return at
-        if letter in '"`':
-            close = at + 1
-            while close < len(text) and text[close] != letter:
-                close += 2 if letter == '"' and text[close] == "\\" else 1
-            if close >= len(text):
-                _fail(
-                    "unterminated quoted string"
-                    if letter == '"'
-                    else "unterminated raw quoted string"
-                )
-            at = close
-        at += 1
-    _fail("unclosed action")
-
-
-_ESCAPES = {
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "\\": "\\",
-    '"': '"',
-    "'": "'",
-    "a": "\a",
-    "b": "\b",
-    "f": "\f",
-    "v": "\v",
-}
-
-
-def _unquote(body: str) -> str:
-    result, at = [], 0
-    while at < len(body):
-        letter = body[at]
-        at += 1
-        if letter != "\\":
-            result.append(letter)
-            continue
-        code = body[at : at + 1]
-        at += 1
-        if code in _ESCAPES:
-            result.append(_ESCAPES[code])
-        elif code in ("x", "u", "U"):
-            width = {"x": 2, "u": 4, "U": 8}[code]
-            digits = body[at : at + width]
-            try:
-                result.append(chr(int(digits, 16)))
-            except (ValueError, OverflowError):
-                _fail(f'invalid syntax: "{body}"')
-            at += width
-        else:
-            _fail(f'invalid syntax: "{body}"')
-    return "".join(result)
-
-
-def _tokens(text: str) -> list[tuple[str, Any, int]]:
-    """(kind, value, offset): field .a · var $x · word · string · number · and the signs | ( ) , =
-    := .
-    """
-    found: list[tuple[str, Any, int]] = []
-    at = 0
-    while at < len(text):
-        begin = at
-        letter = text[at]
-        if letter.isspace():
-            found.append(("space", " ", begin))
-            while at < len(text) and text[at].isspace():
-                at += 1
-        elif letter in "\"`'":
-            end = at + 1
-            while text[end : end + 1] != letter:
-                if end >= len(text):
-                    _fail("unterminated character constant")
-                end += 2 if letter != "`" and text[end] == "\\" else 1
-            body = text[at + 1 : end]
-            if letter == "'":
-                found.append(("number", ord(_unquote(body)[:1] or "\0"), begin))
-            else:
-                found.append(("string", _unquote(body) if letter == '"' else body, begin))
-            at = end + 1
-        elif text.startswith(":=", at):
-            found.append((":=", ":=", begin))
-            at += 2
-        elif letter in "|(),=":
-            found.append((letter, letter, begin))
-            at += 1
-        elif letter == "." and not text[at + 1 : at + 2].isdigit():
-            name, at = _name(text, at + 1)
-            found.append(("field", name, begin))
-        elif letter == "$":
-            name, at = _name(text, at + 1)
-            found.append(("var", name, begin))
-        elif letter.isdigit() or (letter in "+-." and text[at + 1 : at + 2].isdigit()):
-            end = at + 1
-            while end < len(text) and (text[end].isalnum() or text[end] in "._"):
-                end += 1
-            found.append(("number", _number(text[at:end]), begin))
-            at = end
-        elif letter.isalpha() or letter == "_":
-            name, at = _name(text, at)
-            found.append(("word", name, begin))
-        else:
-            _fail(
-                f'unexpected "{letter}" in operand'
-                if letter.isprintable()
-                else f"unrecognized character in action: U+{ord(letter):04X}"
-            )
-    return found
-
-
-def _name(text: str, at: int) -> tuple[str, int]:
-    end = at
-    while end < len(text) and (text[end].isalnum() or text[end] == "_"):
-        end += 1
-    if end < len(text) and not text[end].isspace() and text[end] not in ".|(),=:}\"`'":
-        _fail(f"bad character U+{ord(text[end]):04X} '{text[end]}'")
-    return text[at:end], end
-
-
-def _number(text: str) -> int | float:
-    try:
-        return int(text, 0)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        _fail(f'bad number syntax: "{text}"')
-
-
-# --- grammar -------------------------------------------------------------------------------------
-
-_CONSTANTS = {"true": True, "false": False, "nil": None}
-
-
-class _Parser:
-    def __init__(self, text: str, functions: frozenset[str]) -> None:
-        self._segments = list(_segments(text))
-        self._at = 0
-        self._functions = functions
-        self._variables = [""]
-
-    def parse(self) -> list[Node]:
-        nodes, end = self._list(0)
-        if end:
-            _fail(f"unexpected {{{{{end}}}}}")
-        return nodes
-
-    def _list(self, depth: int) -> tuple[list[Node], str]:
-        """Nodes up to `end` or `else …`, which is returned."""
-        if depth > MAX_DEPTH:
-            _fail("max expression depth exceeded")
-        nodes: list[Node] = []
-        while self._at < len(self._segments):
-            kind, body, begin = self._segments[self._at]
-            self._at += 1
-            if kind == "text":
-                nodes.append(("text", body))
-                continue
-            words = body.split(None, 1)
-            head = words[0] if words else ""
-            rest = words[1] if len(words) > 1 else ""
-            start = begin + len(body) - len(rest)
-            if head == "end" or head == "else":
-                if head == "end" and rest:
-                    _fail(f"unexpected <{rest}> in end")
-                return nodes, " ".join(body.split())
-            if head in ("if", "with", "range"):
-                nodes.append(self._block(head, rest, start, depth))
-            elif head in ("break", "continue") and not rest:
-                nodes.append((head,))
-            elif head in ("define", "template", "block"):
-                _fail(f"{head} is not served by this build")
-            else:
-                nodes.append(("print", self._pipeline(body, begin, "command")))
-        return nodes, ""
-
-    def _block(self, head: str, rest: str, begin: int, depth: int) -> Node:
-        mark = len(self._variables)
-        pipeline = self._pipeline(rest, begin, head)
-        body, end = self._list(depth + 1)
-        otherwise: list[Node] = []
-        if end.startswith("else"):
-            follow = end[4:].strip()
-            if follow.startswith(("if ", "with ")):
-                inner, _, condition = follow.partition(" ")
-                otherwise = [self._block(inner, condition, begin, depth + 1)]
-                del self._variables[mark:]
-                return (head, pipeline, body, otherwise)
-            if follow:
-                _fail(f"unexpected <{follow}> in else")
-            otherwise, end = self._list(depth + 1)
-            if end != "end" and end:
-                _fail("expected end; found {{else}}")
-        if not end:
-            _fail("unexpected EOF")
-        del self._variables[mark:]
-        return (head, pipeline, body, otherwise)
-
-    def _pipeline(self, text: str, begin: int, context: str) -> Node:
-        """("pipe", names, declare, commands)"""
-        tokens = _tokens(text)
-        names: list[str] = []
-        declare = False
-        bare = [token for token in tokens if token[0] != "space"]
-        if bare and bare[0][0] == "var":
-            count = next(
-                (number for number, token in enumerate(bare) if token[0] in ("=", ":=")), 0
-            )
-            if count and all(token[0] in ("var", ",") for token in bare[:count]):
-                names = [token[1] for token in bare[:count] if token[0] == "var"]
-                declare = bare[count][0] == ":="
-                position = next(
-                    number for number, token in enumerate(tokens) if token[0] in ("=", ":=")
-                )
-                tokens = tokens[position + 1 :]
-        reader = _Operands(text, begin, tokens, self._functions, self._variables)
-        commands = reader.commands(context)
-        if declare:
-            self._variables += names
-        for name in names:
-            if name not in self._variables:
-                _fail(f"undefined variable: ${name}")
-        return ("pipe", names, declare, commands)
-
-
-class _Operands:
-    def __init__(
-        self,
-        text: str,
-        begin: int,
-        tokens: list[tuple[str, Any, int]],
-        functions: frozenset[str],
-        variables: list[str],
-    ) -> None:
-        self._text = text
-        self._begin = begin
-        self._tokens = tokens
-        self._at = 0
-        self._functions = functions
-        self._variables = variables
-
-    def _peek(self) -> str:
-        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
-
-    def _offset(self) -> int:
-        return int(self._tokens[self._at][2]) if self._at < len(self._tokens) else len(self._text)
-
-    def _skip(self) -> None:
-        while self._peek() == "space":
-            self._at += 1
-
-    def commands(self, context: str, depth: int = 0) -> list[list[Node]]:
-        if depth > MAX_DEPTH:
-            _fail("max expression depth exceeded")
-        found: list[list[Node]] = []
-        while True:
-            operands: list[Node] = []
-            self._skip()
-            first = self._offset()
-            while True:
-                self._skip()
-                if self._peek() in ("", "|", ")"):
-                    break
-                operands.append(self._operand(depth))
-                if self._peek() not in ("", "|", ")", "space"):
-                    _fail(f"unexpected {self._tokens[self._at][1]!r} in operand")
-            if not operands:
-                _fail(f"missing value for {context}")
-            if found and operands[0][0] == "constant":
-                _fail(f"non executable command in pipeline stage {len(found) + 1}")
-            if operands[0][0] == "function":
-                said = self._text[first : self._offset()].strip()
-                operands[0] = ("function", operands[0][1], self._begin + first, said)
-            found.append(operands)
-            if self._peek() == "|":
-                self._at += 1
-                continue
-            if self._peek() == ")" and not depth:
-                _fail("unexpected right paren")
-            return found
-
-    def _operand(self, depth: int) -> Node:
-        kind, value, begin = self._tokens[self._at]
-        self._at += 1
-        second = -1
-        node: Node
-        if kind == "field":
-            node = ("chain", ("dot",), [value] if value else [], self._begin + begin, f".{value}")
-        elif kind == "var":
-            if value not in self._variables:
-                _fail(f"undefined variable: ${value}")
-            node = ("var", value)
-        elif kind in ("string", "number"):
-            node = ("constant", value)
-        elif kind == "word":
-            if value in _CONSTANTS:
-                node = ("constant", _CONSTANTS[value])
-            elif value in self._functions:
-                node = ("function", value, self._begin + begin, value)
-            else:
-                _fail(f'function "{value}" not defined')
-        elif kind == "(":
-            inner = self.commands("parenthesized pipeline", depth + 1)
-            if self._peek() != ")":
-                _fail("unclosed left paren")
-            self._at += 1
-            node = ("pipe", [], False, inner)
-        else:
-            _fail(f"unexpected {value!r} in command")
-        while self._peek() == "field":
-            name = self._tokens[self._at][1]
-            second = self._offset() if second < 0 else second
-            self._at += 1
-            longer = node[0] == "chain"
-            names: list[Any] = [*node[2], name] if longer else [name]  # type: ignore[misc]
-            base = node[1] if longer else node
-            node = (
-                "chain",
-                base,
-                names,
-                self._begin + second,
-                self._text[begin : self._offset()].strip(),
-            )
-        return node
-
-
-# --- execution -----------------------------------------------------------------------------------
+# Go's limit for templates that call themselves is 100,000; Python's stack ends before.
+MAX_CALLS = 50
 
 
 class _Break(Exception):
@@ -411,21 +47,20 @@ class _Continue(Exception):
 
 
 class Template:
-    """A parsed template. `functions` adds to Go's and docker's."""
+    """A parsed template. TemplateError where it is none."""
 
-    def __init__(self, text: str, functions: dict[str, Callable[..., Any]] | None = None) -> None:
-        self._functions = {**TABLE, **(functions or {})}
+    def __init__(self, text: str) -> None:
         self.source = text
-        try:
-            self._nodes = _Parser(text, frozenset((*self._functions, "and", "or"))).parse()
-        except RecursionError:
-            raise TemplateError("template: :1: max expression depth exceeded") from None
+        parser = Parser(text, TABLE)
+        parser.parse()
+        self._trees = parser.trees
 
-    def render(self, data: Any) -> str:
+    def render(self, data: Any, functions: Mapping[str, Arity] | None = None) -> str:
+        """`functions` stand in for some of Go's and docker's (a table's header needs that)."""
         out: list[str] = []
-        run = _Run(self.source, self._functions, data, out)
+        run = _Run(self.source, self._trees, {**TABLE, **(functions or {})}, data, out)
         try:
-            run.nodes(self._nodes, data)
+            run.nodes(self._trees[""], data)
         except RecursionError:
             raise TemplateError("exceeded maximum template depth") from None
         return "".join(out)
@@ -433,183 +68,268 @@ class Template:
     def fields(self) -> set[str]:
         """Every name after a dot: what `ps` looks through for .Size."""
         found: set[str] = set()
-
-        def walk(node: Any) -> None:
-            if isinstance(node, (list, tuple)):
-                if len(node) == 5 and node[0] == "chain":
-                    found.update(node[2])
-                for part in node:
-                    walk(part)
-
-        walk(self._nodes)
+        stack: list[Any] = list(self._trees.values())
+        while stack:
+            node = stack.pop()
+            if isinstance(node, list):
+                stack += node
+            elif isinstance(node, (Field, Variable, Chain)):
+                found.update(node.names)
+            if isinstance(node, Node):
+                stack += [getattr(node, name, None) for name in _PARTS]
         return found
+
+
+_PARTS = ("pipe", "commands", "operands", "node", "body", "otherwise")
 
 
 class _Run:
     def __init__(
-        self, source: str, functions: dict[str, Callable[..., Any]], root: Any, out: list[str]
+        self,
+        source: str,
+        trees: Mapping[str, list[Node]],
+        functions: Mapping[str, Arity],
+        root: Any,
+        out: list[str],
     ) -> None:
         self._source = source
+        self._trees = trees
         self._functions = functions
-        self._variables: list[tuple[str, Any]] = [("", root)]
+        self._variables: list[tuple[str, Any]] = [("$", root)]
         self._out = out
+        # A nil of a known type is a pointer, which prints itself.
+        self._nothing = "<nil>" if isinstance(root, Struct) else "<no value>"
+        self._at: Node | None = None
+        self._name = ""
+        self._calls = 0
+
+    def _fail(self, message: str) -> NoReturn:
+        """Go tells line, column and what it was about."""
+        node = self._at
+        at = node.at if node is not None else 0
+        before = self._source[:at]
+        line, column = before.count("\n") + 1, at - before.rfind("\n") - 1
+        column = len(self._source[at - column : at].encode("utf-8", "surrogateescape"))
+        raise TemplateError(
+            f'template: :{line}:{column}: executing "{self._name}" at <{node}>: {message}'
+        )
+
+    # ------------------------------------------------------------------------------- nodes
 
     def nodes(self, nodes: list[Node], dot: Any) -> None:
         for node in nodes:
-            kind = node[0]
-            if kind == "text":
-                self._out.append(node[1])
-            elif kind == "print":
-                value = self.pipeline(node[1], dot)
-                if not node[1][1]:
-                    self._out.append("<no value>" if value is None else text_of(value))
-            elif kind == "break":
-                raise _Break
-            elif kind == "continue":
-                raise _Continue
-            else:
+            self._at = node
+            if isinstance(node, Text):
+                self._out.append(node.text)
+            elif isinstance(node, Action):
+                value = self._pipe(node.pipe, dot)
+                if not node.pipe.names:
+                    self._out.append(self._nothing if value is None else text_of(value))
+            elif isinstance(node, Control):
                 mark = len(self._variables)
-                getattr(self, f"_{kind}")(node, dot)
+                if node.kind == "range":
+                    self._range(node, dot)
+                else:
+                    self._choose(node, dot)
                 del self._variables[mark:]
+            elif isinstance(node, Call):
+                self._call(node, dot)
+            elif isinstance(node, Mark):
+                raise _Break if node.kind == "break" else _Continue
 
-    def _if(self, node: Node, dot: Any) -> None:
-        self.nodes(node[2] if truth(self.pipeline(node[1], dot)) else node[3], dot)
-
-    def _with(self, node: Node, dot: Any) -> None:
-        value = self.pipeline(node[1], dot)
+    def _choose(self, node: Control, dot: Any) -> None:
+        value = self._pipe(node.pipe, dot)
         if truth(value):
-            self.nodes(node[2], value)
+            self.nodes(node.body, value if node.kind == "with" else dot)
         else:
-            self.nodes(node[3], dot)
+            self.nodes(node.otherwise, dot)
 
-    def _range(self, node: Node, dot: Any) -> None:
-        _, names, _, commands = node[1]
-        value = self.pipeline(("pipe", [], False, commands), dot)
-        pairs: list[tuple[Any, Any]]
-        if isinstance(value, dict):
-            pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
-        elif isinstance(value, (list, tuple)):
-            pairs = list(enumerate(value))
-        elif isinstance(value, int) and not isinstance(value, bool):
-            pairs = [(number, number) for number in range(value)]
-        elif value is None or value is MISSING:
-            pairs = []
-        else:
-            raise TemplateError(
-                f'template: :1: executing "": range can\'t iterate over {text_of(value)}'
-            )
-        if not pairs:
-            self.nodes(node[3], dot)
-            return
-        for key, element in pairs:
+    def _range(self, node: Control, dot: Any) -> None:
+        pipe = node.pipe
+        value = self._pipe(Pipe(pipe.at, [], False, pipe.commands), dot)
+        empty = True
+        for key, element in self._pairs(value, len(pipe.names)):
+            empty = False
             mark = len(self._variables)
-            if len(names) == 1:
-                self._variables.append((names[0], element))
-            elif len(names) == 2:
-                self._variables += [(names[0], key), (names[1], element)]
+            for name, item in zip(pipe.names, (key, element)[2 - len(pipe.names) :]):
+                self._set(name, item, pipe.assigns)
             try:
-                self.nodes(node[2], element)
+                self.nodes(node.body, element)
             except _Break:
                 break
             except _Continue:
                 pass
             finally:
                 del self._variables[mark:]
+        if empty:
+            self.nodes(node.otherwise, dot)
 
-    def pipeline(self, node: Node, dot: Any) -> Any:
-        _, names, declare, commands = node
+    def _pairs(self, value: Any, names: int) -> Iterator[tuple[Any, Any]]:
+        if isinstance(value, dict) and go_type(value).startswith("map"):
+            return ordered(value)
+        if isinstance(value, (list, tuple)):
+            return iter(enumerate(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            if names > 1:
+                self._fail(f"can't use {value} to iterate over more than one variable")
+            return ((number, number) for number in range(value))
+        if value is None or value is MISSING:
+            return iter(())
+        self._fail(f"range can't iterate over {text_of(value)}")
+
+    def _call(self, node: Call, dot: Any) -> None:
+        if node.name not in self._trees:
+            self._fail(f'template "{node.name}" not defined')
+        if self._calls >= MAX_CALLS:
+            self._fail(f"exceeded maximum template depth ({MAX_CALLS})")
+        value = MISSING if node.pipe is None else self._pipe(node.pipe, dot)
+        outer, name = self._variables, self._name
+        self._variables, self._name = [("$", value)], node.name
+        self._calls += 1
+        self.nodes(self._trees[node.name], value)
+        self._calls -= 1
+        self._variables, self._name = outer, name
+
+    # --------------------------------------------------------------------------- pipelines
+
+    def _pipe(self, pipe: Pipe, dot: Any) -> Any:
+        self._at = pipe
         value: Any = None
-        for at, operands in enumerate(commands):
-            value = self._command(operands, dot, [value] if at else [])
-        for name in names:
-            if declare:
-                self._variables.append((name, value))
-            else:
-                self._assign(name, value)
+        for number, command in enumerate(pipe.commands):
+            value = self._command(command, dot, [value] if number else [])
+        for name in pipe.names:
+            self._set(name, value, pipe.assigns)
         return value
 
-    def _assign(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any, assigns: bool) -> None:
+        if not assigns:
+            self._variables.append((name, value))
+            return
         for at in range(len(self._variables) - 1, -1, -1):
             if self._variables[at][0] == name:
                 self._variables[at] = (name, value)
                 return
+        self._fail(f"undefined variable: {name}")
 
-    def _command(self, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
-        first, rest = operands[0], operands[1:]
-        if first[0] == "function":
-            return self._call(first, rest, dot, piped)
-        value = self._value(first, dot)
-        if callable(value):  # a method of the listing, such as .Label
-            return value(*[self._value(node, dot) for node in rest], *piped)
+    def _variable(self, name: str) -> Any:
+        for known, value in reversed(self._variables):
+            if known == name:
+                return value
+        self._fail(f"undefined variable: {name}")
+
+    def _command(self, command: Command, dot: Any, piped: list[Any]) -> Any:
+        first, rest = command.operands[0], command.operands[1:]
+        if isinstance(first, Word):
+            self._at = first
+            return self._function(command, first.name, rest, dot, piped)
+        if isinstance(first, (Field, Variable, Chain)):
+            return self._path(first, rest, dot, piped)
+        if not isinstance(first, Pipe):
+            self._at = first
         if rest or piped:
-            said = first[4] if first[0] == "chain" else text_of(value)
-            self._stop(
-                first[3] if first[0] == "chain" else 0,
-                said,
-                f"can't give argument to non-function {said}",
-            )
+            self._fail(f"can't give argument to non-function {first}")
+        if isinstance(first, Literal) and first.kind == "nil":
+            self._fail("nil is not a command")
+        return self._value(first, dot)
+
+    def _path(
+        self, node: Field | Variable | Chain, rest: list[Node], dot: Any, piped: list[Any]
+    ) -> Any:
+        """.a.b, $x.a or (…).a; where the last one is a method (.Label), it gets the operands."""
+        self._at = node
+        names = node.names
+        if isinstance(node, Variable):
+            value, names = self._variable(names[0]), names[1:]
+        elif isinstance(node, Chain):
+            if isinstance(node.node, Literal):
+                self._fail(f"indirection through explicit nil in {node}")
+            value = self._value(node.node, dot)
+            self._at = node
+        else:
+            value = dot
+        for name in names:
+            try:
+                value = field(value, name)
+            except LookupError as error:
+                self._fail(str(error.args[0]))
+        if callable(value):
+            arguments = [self._value(operand, dot) for operand in rest] + piped
+            if len(arguments) != 1:
+                self._fail(f"wrong number of args for {names[-1]}: want 1 got {len(arguments)}")
+            return value(*arguments)
+        if rest or piped:
+            if not names:
+                self._fail(f"can't give argument to non-function {node}")
+            self._fail(f"{names[-1]} is not a method but has arguments")
         return value
 
-    def _stop(self, at: int, said: str, message: str) -> NoReturn:
-        """Go tells line, column and what it was about."""
-        before = self._source[:at]
-        line, column = before.count("\n") + 1, at - before.rfind("\n") - 1
-        raise TemplateError(f'template: :{line}:{column}: executing "" at <{said}>: {message}')
-
-    def _call(self, function: Node, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
-        name = function[1]
-        if name in ("and", "or"):
-            value: Any = None
-            for node in operands:
-                value = self._value(node, dot)
-                if truth(value) == (name == "or"):
-                    return value
-            return piped[0] if piped else value
-        arguments = [self._value(node, dot) for node in operands] + piped
-        try:
-            return self._functions[name](*arguments)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
-            text = str(error)
-            if isinstance(error, TypeError) and "argument" in text:
-                text = f"wrong number of args for {name}: got {len(arguments)}"
-            self._stop(
-                function[2],
-                function[3],
-                text if text.startswith("wrong") else f"error calling {name}: {text}",
-            )
-
     def _value(self, node: Node, dot: Any) -> Any:
-        kind = node[0]
-        if kind == "constant":
-            return node[1]
-        if kind == "dot":
-            return dot
-        if kind == "var":
-            return next(value for name, value in reversed(self._variables) if name == node[1])
-        if kind == "chain":
-            value = self._value(node[1], dot)
-            for name in node[2]:
-                try:
-                    value = field(value, name)
-                except LookupError as error:
-                    self._stop(node[3], node[4], str(error.args[0]))
-            return value
-        if kind == "function":
-            return self._call(node, [], dot, [])
-        return self.pipeline(node, dot)
+        if isinstance(node, Literal):
+            return dot if node.kind == "dot" else node.value
+        if isinstance(node, (Field, Variable, Chain)):
+            return self._path(node, [], dot, [])
+        if isinstance(node, Word):
+            self._at = node
+            return self._function(node, node.name, [], dot, [])
+        if isinstance(node, Pipe):
+            return self._pipe(node, dot)
+        self._fail(f"can't handle {node}")
 
+    def _function(
+        self, whole: Node, name: str, operands: list[Node], dot: Any, piped: list[Any]
+    ) -> Any:
+        function = self._functions[name]
+        count = len(operands) + len(piped)
+        kinds, more = function.takes, function.more
+        if more:
+            if count < len(kinds):
+                least = len(kinds)
+                self._fail(
+                    f"wrong number of args for {name}: want at least {least} got {len(operands)}"
+                )
+        elif count != len(kinds):
+            self._fail(f"wrong number of args for {name}: want {len(kinds)} got {count}")
+        if name in ("and", "or"):
+            return self._short_circuit(name, operands, dot, piped)
+        wanted = (*kinds, *[more] * (count - len(kinds)))
+        arguments = [self._argument(node, kind, dot) for node, kind in zip(operands, wanted)]
+        if piped:
+            arguments.append(self._typed(piped[0], wanted[-1]))
+        try:
+            return function.call(*arguments)
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+            self._at = whole
+            self._fail(f"error calling {name}: {error}")
 
-def field(value: Any, name: str) -> Any:
-    """LookupError with Go's words where there is none. A plain dict is Go's map under
-    missingkey=error, as docker sets it.
-    """
-    if isinstance(value, dict):
-        if name in value:
-            return value[name]
-        kind = getattr(value, "go_type", "")
-        if kind:
-            raise LookupError(f"can't evaluate field {name} in type {kind}")
-        raise LookupError(f'map has no entry for key "{name}"')
-    if value is MISSING or value is None:
-        raise LookupError(f'nil data; no entry for key "{name}"')
-    raise LookupError(f"can't evaluate field {name} in type {go_type(value)}")
+    def _short_circuit(self, name: str, operands: list[Node], dot: Any, piped: list[Any]) -> Any:
+        value: Any = None
+        for node in operands:
+            value = self._argument(node, "any", dot)
+            if truth(value) == (name == "or"):
+                return value
+        return piped[0] if piped else value
+
+    def _argument(self, node: Node, kind: str, dot: Any) -> Any:
+        self._at = node
+        if isinstance(node, Literal) and node.kind != "dot":
+            return self._literal(node, kind)
+        return self._typed(self._value(node, dot), kind)
+
+    def _literal(self, node: Literal, kind: str) -> Any:
+        value = node.value
+        if node.kind == "nil":
+            if kind in ("string", "int"):
+                self._fail(f"cannot assign nil to {kind}")
+        elif kind == "string" and not isinstance(value, str):
+            self._fail(f"expected string; found {node}")
+        elif kind == "int" and go_type(value) != "int":
+            self._fail(f"expected integer; found {node}")
+        return value
+
+    def _typed(self, value: Any, kind: str) -> Any:
+        if kind in ("string", "int"):
+            if value is MISSING or value is None:
+                self._fail(f"invalid value; expected {kind}")
+            if go_type(value) != kind:
+                self._fail(f"wrong type for value; expected {kind}; got {go_type(value)}")
+        return value

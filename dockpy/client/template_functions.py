@@ -1,10 +1,12 @@
 """The functions that templates may call: Go's built-ins and docker's additions. A table and its
-pure parts.
+pure parts. What a function cannot do is a ValueError with Go's words.
 """
 
 from __future__ import annotations
 
 from dockpy import fastjson
+from dockpy.client.template_printf import printf
+from dockpy.client.template_values import MISSING, Map, NilSlice, Struct, go_type, text_of, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,209 +14,103 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Missing:
-    """What a field that does not exist evaluates to: printed as <no value>, false, not an error
-    (docker's maps).
+class Arity:
+    """A function, the kinds of what it must get ("any", "string", "int") and of any more ("":
+    none).
     """
 
-    def __bool__(self) -> bool:
-        return False
+    __slots__ = ("call", "more", "takes")
 
-
-MISSING = Missing()
-
-
-def truth(value: Any) -> bool:
-    return bool(value)
-
-
-def go_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int"
-    if isinstance(value, float):
-        return "float64"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, (list, tuple)):
-        return "[]interface {}"
-    if isinstance(value, dict):
-        return "map[string]interface {}"
-    return getattr(value, "go_type", "interface {}")
-
-
-def text_of(value: Any) -> str:
-    """Go's %v."""
-    if value is MISSING:
-        return "<no value>"
-    if value is None:
-        return "<nil>"
-    if value is True or value is False:
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return go_float(value)
-    if isinstance(value, dict):
-        pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
-        return "map[" + " ".join(f"{text_of(key)}:{text_of(item)}" for key, item in pairs) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(text_of(item) for item in value) + "]"
-    return str(value)
-
-
-def go_float(value: float) -> str:
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    return repr(value)
+    def __init__(self, call: Callable[..., Any], *takes: str, more: str = "") -> None:
+        self.call, self.takes, self.more = call, takes, more
 
 
 def to_json(value: Any) -> str:
     """Compact JSON as Go prints it: UTF-8 as it is; docker switches HTML escapes off."""
-    text = fastjson.dumps(
-        None if value is MISSING else getattr(value, "as_dict", lambda: value)()
-    ).decode()
+    text = fastjson.dumps(plain(value)).decode()
     if "\\u" not in text:
         return text
     import json
 
-    return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def plain(value: Any) -> Any:
+    """Without methods; a listing's row in the order of its names, as Go marshals a map."""
+    if value is MISSING:
+        return None
+    if isinstance(value, (Struct, Map, NilSlice)):
+        return value.raw
+    if isinstance(value, dict):
+        names = sorted(value) if getattr(value, "by_name", False) else value
+        return {name: plain(value[name]) for name in names if not callable(value[name])}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
 
 
 def index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        if isinstance(value, dict):
+    for number, key in enumerate(keys):
+        if value is None or value is MISSING:
+            raise ValueError("index of nil pointer" if number else "index of untyped nil")
+        if isinstance(value, dict) and not isinstance(value, Struct):
+            if not isinstance(key, str):
+                raise ValueError(f"value has type {go_type(key)}; should be string")
             value = value.get(key, "")
         elif isinstance(value, (list, tuple, str)):
-            if not isinstance(key, int) or isinstance(key, bool):
+            if key is None or key is MISSING:
+                raise ValueError("cannot index slice/array with nil")
+            if go_type(key) != "int":
                 raise ValueError(f"cannot index slice/array with type {go_type(key)}")
-            if not 0 <= key < len(value):
+            items = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+            if not 0 <= key < len(items):
                 raise ValueError(f"index out of range: {key}")
-            value = value[key]
-        elif value is None or value is MISSING:
-            raise ValueError("index of untyped nil")
+            value = items[key]
         else:
             raise ValueError(f"can't index item of type {go_type(value)}")
     return value
 
 
-def slice_of(value: Any, *bounds: int) -> Any:
-    low = bounds[0] if bounds else 0
-    high = bounds[1] if len(bounds) > 1 else len(value)
-    if not 0 <= low <= high <= len(value):
-        raise ValueError(f"index out of range: {high}")
-    return value[low:high]
+def slice_of(value: Any, *bounds: Any) -> Any:
+    if value is None or value is MISSING:
+        raise ValueError("slice of untyped nil")
+    if len(bounds) > 3:
+        raise ValueError(f"too many slice indexes: {len(bounds)}")
+    if not isinstance(value, (str, list, tuple)):
+        raise ValueError(f"can't slice item of type {go_type(value)}")
+    if isinstance(value, str) and len(bounds) == 3:
+        raise ValueError("cannot 3-index slice a string")
+    items = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    ends = [0, len(items), len(items)]
+    for at, bound in enumerate(bounds):
+        if go_type(bound) != "int":
+            raise ValueError(f"cannot index slice/array with type {go_type(bound)}")
+        if not 0 <= bound <= len(items):
+            raise ValueError(f"index out of range: {bound}")
+        ends[at] = bound
+    for low, high in ((ends[0], ends[1]), (ends[1], ends[2])):
+        if low > high:
+            raise ValueError(f"invalid slice index: {low} > {high}")
+    part = items[ends[0] : ends[1]]
+    return part.decode("utf-8", "surrogateescape") if isinstance(part, bytes) else part
 
 
 def length(value: Any) -> int:
-    if not isinstance(value, (str, list, tuple, dict)):
-        raise ValueError(
-            f"len of type {go_type(value)}" if value is not None else "len of nil pointer"
-        )
-    return len(value.encode()) if isinstance(value, str) else len(value)
+    if value is None or value is MISSING:
+        raise ValueError("reflect: call of reflect.Value.Type on zero Value")
+    if isinstance(value, Struct) or not isinstance(value, (str, list, tuple, dict)):
+        raise ValueError(f"len of type {go_type(value)}")
+    return len(value.encode("utf-8", "surrogateescape")) if isinstance(value, str) else len(value)
 
 
-def printf(form: str, *arguments: Any) -> str:
-    """The verbs %v %s %d %q %t %x %f %g %T %c %o %b %e %U and %%, with flags, width and precision."""
-    out: list[str] = []
-    rest = list(arguments)
-    at = 0
-    while at < len(form):
-        sign = form.find("%", at)
-        if sign < 0:
-            out.append(form[at:])
-            break
-        out.append(form[at:sign])
-        at = sign + 1
-        flags, at = _take(form, at, "+-# 0")
-        width, at = _take(form, at, "0123456789*")
-        if width == "*" and rest:
-            width = str(rest.pop(0))
-        precision = ""
-        if form[at : at + 1] == ".":
-            precision, at = _take(form, at + 1, "0123456789")
-            precision = "." + (precision or "0")
-        verb = form[at : at + 1]
-        at += 1
-        if verb == "%":
-            out.append("%")
-        elif not verb:
-            out.append("%!(NOVERB)")
-        elif not rest:
-            out.append(f"%!{verb}(MISSING)")
-        else:
-            out.append(_pad(_formatted(verb, flags, precision, rest.pop(0)), flags, width))
-    if rest:
-        extra = ", ".join(f"{go_type(item)}={text_of(item)}" for item in rest)
-        out.append(f"%!(EXTRA {extra})")
-    return "".join(out)
-
-
-def _take(text: str, at: int, letters: str) -> tuple[str, int]:
-    end = at
-    while end < len(text) and text[end] in letters:
-        end += 1
-    return text[at:end], end
-
-
-def _pad(text: str, flags: str, width: str) -> str:
-    columns = int(width or "0")
-    if "-" in flags:
-        return f"{text:<{columns}}"
-    if "0" in flags and text.lstrip("+-").replace(".", "", 1).isdigit():
-        return text.zfill(columns)
-    return f"{text:>{columns}}"
-
-
-def _formatted(verb: str, flags: str, precision: str, value: Any) -> str:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    plus = "+" if "+" in flags and number and value >= 0 else ""
-    if verb in "vs":
-        if verb == "s" and not isinstance(value, (str, list, tuple, dict)):
-            return f"%!s({go_type(value)}={text_of(value)})"
-        text = (
-            quoted(value)
-            if verb == "v" and "#" in flags and isinstance(value, str)
-            else text_of(value)
-        )
-        return text[: int(precision[1:])] if precision else plus + text
-    if verb == "q" and isinstance(value, str):
-        return quoted(value)
-    if verb == "T":
-        return go_type(value)
-    if verb == "t" and isinstance(value, bool):
-        return text_of(value)
-    if verb in "xX" and isinstance(value, str):
-        return value.encode().hex() if verb == "x" else value.encode().hex().upper()
-    if verb in "dxXobcU" and isinstance(value, int) and not isinstance(value, bool):
-        if verb == "c":
-            return chr(value)
-        if verb == "U":
-            return f"U+{value:04X}"
-        return plus + format(value, ("#" if "#" in flags and verb != "d" else "") + verb)
-    if verb in "feEgG" and number:
-        if verb == "g" and not precision:
-            return plus + text_of(float(value))
-        return plus + format(float(value), f"{precision}{verb}")
-    return f"%!{verb}({go_type(value)}={text_of(value)})"
-
-
-def quoted(value: str) -> str:
-    return (
-        fastjson.dumps(value).decode()
-        if value.isascii()
-        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    )
-
-
-def joined(values: Any, separator: str = "") -> str:
-    if isinstance(values, str) or not isinstance(values, (list, tuple)):
-        if values is None or values is MISSING:
-            return ""
-        raise ValueError(f"expected []string; got {go_type(values)}")
+def joined(values: Any, separator: str) -> str:
+    if values is None or values is MISSING:
+        return ""
+    if isinstance(values, dict) and not isinstance(values, Struct):
+        return separator.join(sorted(text_of(value) for value in values.values()))
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"expected slice, got {go_type(values)}")
     return separator.join(text_of(value) for value in values)
 
 
@@ -225,40 +121,31 @@ def equal(first: Any, *others: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if (one is MISSING or one is None) and (other is MISSING or other is None):
-        return True
-    if one is MISSING or other is MISSING or one is None or other is None:
-        return not truth(one) and not truth(other) and one == other
-    kinds = [
-        ("number" if go_type(item) in ("int", "float64") else go_type(item))
-        for item in (one, other)
-    ]
+    nothing = (None, MISSING)
+    if one in nothing or other in nothing:
+        return one in nothing and other in nothing
+    kinds = [go_type(item) for item in (one, other)]
+    if all(isinstance(item, (list, tuple, dict)) for item in (one, other)):
+        raise ValueError(f"non-comparable type {text_of(one)}: {kinds[0]}")
     if kinds[0] != kinds[1]:
         raise ValueError("incompatible types for comparison")
     return bool(one == other)
 
 
-def _ordered(one: Any, other: Any) -> None:
-    strings = isinstance(one, str) and isinstance(other, str)
-    numbers = all(
-        isinstance(item, (int, float)) and not isinstance(item, bool) for item in (one, other)
-    )
-    if not strings and not numbers:
-        raise ValueError("incompatible types for comparison")
-
-
 def less(one: Any, other: Any) -> bool:
-    _ordered(one, other)
+    kinds = [go_type(item) for item in (one, other)]
+    for kind in kinds:
+        if kind not in ("int", "float64", "string", "bool"):
+            raise ValueError("invalid type for comparison")
+    if kinds[0] != kinds[1]:
+        raise ValueError("incompatible types for comparison")
+    if kinds[0] == "bool":
+        raise ValueError("invalid type for comparison")
     return bool(one < other)
 
 
-def less_or_equal(one: Any, other: Any) -> bool:
-    _ordered(one, other)
-    return bool(one <= other)
-
-
 def println(*values: Any) -> str:
-    return " ".join(text_of(value) for value in values) + "\n"
+    return " ".join(_spoken(value) for value in values) + "\n"
 
 
 def printed(*values: Any) -> str:
@@ -267,12 +154,33 @@ def printed(*values: Any) -> str:
     for at, value in enumerate(values):
         if at and not isinstance(value, str) and not isinstance(values[at - 1], str):
             out += " "
-        out += text_of(value)
+        out += _spoken(value)
     return out
 
 
-def pad(text: Any, before: int, after: int) -> str:
-    return " " * before + text_of(text) + " " * after if text_of(text) else ""
+def _spoken(value: Any) -> str:
+    return "<nil>" if value is MISSING else text_of(value)
+
+
+def _bytes(text: str, size: int) -> str:
+    """The first `size` bytes, which may cut a letter."""
+    data = text.encode("utf-8", "surrogateescape")
+    if size < 0:
+        raise ValueError(f"runtime error: slice bounds out of range [:{size}]")
+    return data[:size].decode("utf-8", "surrogateescape")
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return text.split(separator) if separator else list(text)
+
+
+def _padded(text: str, before: int, after: int) -> str:
+    for count in (before, after):
+        if count < 0 and text:
+            raise ValueError("strings: negative Repeat count")
+        if count > 1 << 20:
+            raise ValueError("strings: Repeat output length overflow")
+    return " " * before + text + " " * after if text else ""
 
 
 def title(text: str) -> str:
@@ -284,17 +192,27 @@ def title(text: str) -> str:
     )
 
 
+_HTML = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;"))
+
+
 def escaped_html(*values: Any) -> str:
-    text = printed(*values)
-    for letter, name in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ('"', "&#34;"),
-        ("'", "&#39;"),
-    ):
+    text = printed(*values).replace("\0", "\ufffd")
+    for letter, name in _HTML:
         text = text.replace(letter, name)
     return text
+
+
+_JS = {
+    "\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E",
+    "&": "\\u0026", "=": "\\u003D",
+}  # fmt: skip
+
+
+def escaped_js(*values: Any) -> str:
+    return "".join(
+        _JS.get(letter) or (letter if letter.isprintable() else f"\\u{ord(letter):04X}")
+        for letter in printed(*values)
+    )
 
 
 def url_escaped(*values: Any) -> str:
@@ -303,28 +221,53 @@ def url_escaped(*values: Any) -> str:
     return quote(printed(*values)).replace("%20", "+")
 
 
-TABLE: dict[str, Callable[..., Any]] = {
-    "eq": equal,
-    "ge": lambda one, other: not less(one, other),
-    "gt": lambda one, other: not less_or_equal(one, other),
-    "html": escaped_html,
-    "index": index,
-    "join": joined,
-    "json": to_json,
-    "le": less_or_equal,
-    "len": length,
-    "lower": lambda text: text_of(text).lower(),
-    "lt": less,
-    "ne": lambda one, other: not _same(one, other),
-    "not": lambda value: not truth(value),
-    "pad": pad,
-    "print": printed,
-    "printf": printf,
-    "println": println,
-    "slice": slice_of,
-    "split": lambda text, separator: text.split(separator) if separator else list(text),
-    "title": title,
-    "truncate": lambda text, size: text[:size],
-    "upper": lambda text: text_of(text).upper(),
-    "urlquery": url_escaped,
+def _called(function: Any, *arguments: Any) -> Any:
+    if function is None or function is MISSING:
+        raise ValueError("call of nil")
+    raise ValueError(f"non-function of type {go_type(function)}")
+
+
+def _always(value: str, *_: Any) -> str:
+    return value
+
+
+# What a table's header goes through: it must stay the name of the column.
+HEADER: dict[str, Arity] = {
+    "join": Arity(_always, "string", "string"),
+    "json": Arity(_always, "string"),
+    "lower": Arity(_always, "string"),
+    "split": Arity(_always, "string", "string"),
+    "title": Arity(_always, "string"),
+    "truncate": Arity(_always, "string", "int"),
+    "upper": Arity(_always, "string"),
+}
+
+TABLE: dict[str, Arity] = {
+    "and": Arity(printed, "any", more="any"),  # Template knows how: it may not look at them all
+    "call": Arity(_called, "any", more="any"),
+    "eq": Arity(equal, "any", more="any"),
+    "ge": Arity(lambda one, other: not less(one, other), "any", "any"),
+    "gt": Arity(lambda one, other: less(other, one), "any", "any"),
+    "html": Arity(escaped_html, more="any"),
+    "index": Arity(index, "any", more="any"),
+    "join": Arity(joined, "any", "string"),
+    "js": Arity(escaped_js, more="any"),
+    "json": Arity(to_json, "any"),
+    "le": Arity(lambda one, other: less(one, other) or _same(one, other), "any", "any"),
+    "len": Arity(length, "any"),
+    "lower": Arity(lambda text: text.lower(), "string"),
+    "lt": Arity(less, "any", "any"),
+    "ne": Arity(lambda one, other: not _same(one, other), "any", "any"),
+    "not": Arity(lambda value: not truth(value), "any"),
+    "or": Arity(printed, "any", more="any"),
+    "pad": Arity(_padded, "string", "int", "int"),
+    "print": Arity(printed, more="any"),
+    "printf": Arity(printf, "string", more="any"),
+    "println": Arity(println, more="any"),
+    "slice": Arity(slice_of, "any", more="any"),
+    "split": Arity(_split, "string", "string"),
+    "title": Arity(title, "string"),
+    "truncate": Arity(_bytes, "string", "int"),
+    "upper": Arity(lambda text: text.upper(), "string"),
+    "urlquery": Arity(url_escaped, more="any"),
 }

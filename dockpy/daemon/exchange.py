@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import socket
+import stat
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Callable, TypeVar
 
@@ -201,6 +203,17 @@ class Exchange:
                     raise PeerGone
         return self.connection.hand_over(), sinks, early
 
+    async def borrow(self) -> Borrowed:
+        """The archive that our own client lends as a descriptor, and the way to answer it."""
+        sock, lent, _ = await self.hijack(framed=False)
+        sock.setblocking(True)
+        return Borrowed(sock, lent)
+
+    @property
+    def lends(self) -> bool:
+        """Whether our own client hands over the archive itself, in place of a body."""
+        return self.request.upgrade == "dockpy-fds" and self.query.get("fds") == "archive"
+
     def check_sinks(self) -> None:
         """InvalidParameter, while a status can still be sent."""
         names = [name for name in self.query.get("fds", "").split(",") if name]
@@ -260,9 +273,12 @@ class Threaded:
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
-    def begin(self, content_type: str = "application/json") -> None:
+    def begin(
+        self, content_type: str = "application/json", headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._exchange.begun = True
-        self._send(self._codec.head(200, [*BASE_HEADERS, ("Content-Type", content_type)]))
+        every = [*BASE_HEADERS, *headers, ("Content-Type", content_type)]
+        self._send(self._codec.head(200, every))
 
     def write(self, data: bytes | memoryview) -> None:
         if not len(data):
@@ -277,6 +293,23 @@ class Threaded:
 
     def write_line(self, value: object) -> None:
         self.write(json.dumps(value, separators=(",", ":")).encode() + b"\r\n")
+
+    def write_file(self, fd: int, offset: int, length: int) -> None:
+        """A piece of a file; zeros for what it has become shorter by."""
+        before, after = self._codec.data_frame(length)
+        self._send(before)
+        end = offset + length
+        while offset < end:
+            try:
+                sent = os.sendfile(self._socket.fileno(), fd, offset, min(end - offset, 1 << 24))
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+                continue
+            if not sent:
+                self._send(bytes(min(end - offset, 1 << 20)))
+                sent = min(end - offset, 1 << 20)
+            offset += sent
+        self._send(after)
 
     def end(self) -> None:
         self._send(self._codec.end())
@@ -302,3 +335,43 @@ class Threaded:
         poller = select.poll()
         poller.register(self._socket, events)
         poller.poll()
+
+
+class Borrowed:
+    """A regular file of our own client's; JSON lines go back as they are, until the connection is
+    closed. For one worker thread.
+    """
+
+    def __init__(self, sock: socket.socket, lent: Mapping[str, int]) -> None:
+        self._socket = sock
+        self._lent = lent
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLRDHUP)
+
+    @property
+    def file(self) -> int:
+        """The descriptor; InvalidParameter when it is none of a regular file."""
+        fd = self._lent["archive"]
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidParameter("only a regular file can be lent to the daemon")
+        return fd
+
+    def watch(self) -> None:
+        """PeerGone when the client has hung up."""
+        if self._poller.poll(0):
+            raise PeerGone
+
+    def write_line(self, value: object) -> None:
+        self._socket.sendall(json.dumps(value, separators=(",", ":")).encode() + b"\r\n")
+
+    def read(self, size: int) -> bytes:
+        """The client sends nothing more."""
+        return b""
+
+    def end(self) -> None:
+        """Nothing: closing says it."""
+
+    def close(self) -> None:
+        for fd in self._lent.values():
+            os.close(fd)
+        self._socket.close()

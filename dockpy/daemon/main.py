@@ -6,6 +6,7 @@ idle minutes; containers go on in any case, and whoever comes next adopts them.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -19,9 +20,10 @@ from collections.abc import Mapping
 import trio
 
 from dockpy import config as settings
-from dockpy import files, ids
+from dockpy import files, ids, localdisk
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
+from dockpy.daemon.handlers.archive import ArchiveHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
@@ -38,8 +40,9 @@ from dockpy.paths import Paths
 from dockpy.storage.choose import choose
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Snapshotter
+from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
-from dockpy.supervisor.containers import Containers, Host
+from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.logs import pack_for_ever
 from dockpy.supervisor.records import Folders
@@ -67,7 +70,7 @@ def serve_inherited(
     )
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        config = settings.load(f"{paths.store}/config.toml")
+        config = settings.load(paths.config)
     except DockpyError as error:
         log.error("%s; the defaults hold", error)
         config = Config()
@@ -100,9 +103,7 @@ class Daemon:
         self._stop_keeper = False
         content = ContentStore(paths.images)
         snapshots = self._snapshots
-        images = ImageStore(
-            content, snapshots, f"{paths.images}/index.json", f"{paths.images}.lock"
-        )
+        images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
         await trio.to_thread.run_sync(_recover, snapshots, images)
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
@@ -116,8 +117,7 @@ class Daemon:
                 snapshots=snapshots,
                 keeper=keeper,
                 events=Events(),
-                auto_remove=take_away,
-                start_again=start_again,
+                then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
             )
             nursery.start_soon(keeper.read)
             await adopt(containers, start=is_start(paths.session, ids.boot_id()))
@@ -148,6 +148,7 @@ class Daemon:
             ExecHandlers(containers),
             StreamHandlers(containers),
             ImageHandlers(containers),
+            ArchiveHandlers(containers),
             AbsentHandlers(containers),
         )
         return Router({name: handler for noun in nouns for name, handler in noun.table().items()})
@@ -176,9 +177,11 @@ class Daemon:
 
     # ------------------------------------------------------------------------------ the end
 
-    def _stop(self) -> None:
-        # What comes next is a start, and no revival (restart.is_start).
-        files.unlink_if_exists(self._paths.session)
+    def _stop(self, successor: bool = False) -> None:
+        """`successor`: a newer build takes over at once."""
+        if not successor:
+            # What comes next is a start, and no revival (restart.is_start).
+            files.unlink_if_exists(self._paths.session)
         self._stop_keeper = True
         self._over.set()
 
@@ -195,8 +198,12 @@ class Daemon:
         """
         limit = self._config.idle_exit if self._config.idle_exit > 0 else math.inf
         quiet_since = trio.current_time()
+        signed = -math.inf
         while True:
             await trio.sleep(max(min(limit / 10, 5), 0.05))
+            if trio.current_time() - signed >= localdisk.SIGN:
+                signed = trio.current_time()
+                _sign(self._paths)
             # Not the store itself: the keeper may have made its run folder again, and with it the store.
             if not os.path.isdir(self._paths.containers):
                 log.error("the store %s is gone", self._paths.store)
@@ -209,6 +216,13 @@ class Daemon:
                 log.info("idle for %.0f s", quiet)
                 self._over.set()
                 return
+
+
+def _sign(paths: Paths) -> None:
+    """A sign of life for other hosts, where they see the store too (client.birth)."""
+    if paths.data != paths.store:
+        with contextlib.suppress(OSError):  # the keeper writes the record again
+            os.utime(paths.daemon_json)
 
 
 def _recover(snapshots: Snapshotter, images: ImageStore) -> None:

@@ -53,7 +53,7 @@ def parse_target(target: str) -> tuple[str, dict[str, str], dict[str, tuple[str,
     path, _, query = target.partition("?")
     lists: dict[str, tuple[str, ...]] = {}
     if query:
-        for key, value in parse_qsl(query, keep_blank_values=True):
+        for key, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
             lists[key] = (*lists.get(key, ()), value)
     return path, {key: values[0] for key, values in lists.items()}, lists
 

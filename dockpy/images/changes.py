@@ -34,6 +34,7 @@ _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 
 def apply(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
     """`config` after all `changes`; InvalidParameter for what is no such instruction."""
+    has_command = False
     for change in changes:
         for line in _lines(change):
             word, _, rest = line.partition(" ") if " " in line else line.partition("\t")
@@ -44,6 +45,10 @@ def apply(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
             if not rest:
                 raise InvalidParameter(f"{word.upper()} requires at least one argument")
             config = instruction(config, rest)
+            has_command = has_command or word.upper() == "CMD"
+            if word.upper() == "ENTRYPOINT" and not has_command:
+                # As in a Dockerfile: a command that was meant for another entrypoint goes with it.
+                config = replace(config, cmd=None)
     return config
 
 
@@ -87,7 +92,6 @@ def _cmd(config: ContainerConfig, text: str) -> ContainerConfig:
 
 
 def _entrypoint(config: ContainerConfig, text: str) -> ContainerConfig:
-    # As in a Dockerfile: a new entrypoint does not keep the command that was meant for another.
     words = _command(config, text)
     return replace(config, entrypoint=words or None)
 

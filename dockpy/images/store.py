@@ -15,6 +15,7 @@ from dockpy import files
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
 from dockpy.images.image import Image
+from dockpy.images.unpack import Opened, unpack
 from dockpy.oci.descriptor import (
     ANNOTATION_IMAGE_NAME,
     OCI_CONFIG,
@@ -22,11 +23,11 @@ from dockpy.oci.descriptor import (
 )
 from dockpy.oci.digest import ChainID, Digest
 from dockpy.oci.fields import parse
-from dockpy.oci.image import ImageConfig, image_config
+from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
-from dockpy.storage.snapshot import LayerSource, Read, Snapshotter
+from dockpy.storage.snapshot import Snapshotter
 
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
@@ -101,27 +102,11 @@ class ImageStore:
     def history(self, image: Image) -> Sequence[dict[str, object]]:
         return history.history(image, self.snapshots)
 
-    def layer_source(self, layer: Descriptor, config: ImageConfig, position: int) -> LayerSource:
-        def opened() -> Read:
-            fd = self.content.open(layer.digest)
-            return _reading(fd)
-
-        diff_id = config.diff_ids[position]
-        # A plain tar's diff id is its digest, which was checked when the blob came in: not hashed
-        # twice.
-        return LayerSource(opened, None if str(diff_id) == str(layer.digest) else diff_id)
-
     def unpack(self, image: Image) -> ChainID | None:
         """Makes the snapshots of all layers that are not there yet; answers the topmost, None for
         no layers.
         """
-        parent: ChainID | None = None
-        if image.chain_ids and self.snapshots.has(image.chain_ids[-1]):
-            return image.chain_ids[-1]
-        for position, (layer, chain) in enumerate(zip(image.manifest.layers, image.chain_ids)):
-            self.snapshots.unpack(chain, parent, self.layer_source(layer, image.config, position))
-            parent = chain
-        return parent
+        return unpack(self.content, self.snapshots, image)
 
     # Changing
 
@@ -142,13 +127,17 @@ class ImageStore:
                 self.collect()
 
     def add(
-        self, manifest: Descriptor, names: Sequence[Reference], extra: Mapping[str, str] = {}
+        self,
+        manifest: Descriptor,
+        names: Sequence[Reference],
+        extra: Mapping[str, str] = {},
+        arriving: Mapping[Digest, Opened] = {},
     ) -> Image:
         """Unpacks the image of a manifest in the content store, then gives it `names` (taken from
         whoever has them).
 
         To be called within `writing()`. With no names the image is dangling. `extra` annotates
-        its entries.
+        its entries. `arriving`: layers whose blobs are not in the content store yet.
         """
         image = self._load(manifest)
         if len(image.manifest.layers) != len(image.chain_ids):
@@ -157,11 +146,13 @@ class ImageStore:
                 f" but {len(image.chain_ids)} diff ids"
             )
         for layer in image.manifest.layers:
+            if layer.digest in arriving and not self.content.has(layer.digest):
+                continue  # measured when it comes
             if self.content.size(layer.digest) != layer.size:
                 raise InvalidParameter(
                     f"layer {layer.digest} does not have the {layer.size} bytes it should"
                 )
-        self.unpack(image)
+        unpack(self.content, self.snapshots, image, arriving)
         with self._mutex, files.locked(self._lock):
             self._manifests.pop(manifest.digest, None)  # its size is known better now
             entries: Sequence[Descriptor] = self._state().entries
@@ -445,28 +436,14 @@ def put_image(
     layers: Sequence[Descriptor],
     names: Sequence[Reference],
     extra: Mapping[str, str] = {},
+    arriving: Mapping[Digest, Opened] = {},
 ) -> Image:
-    """Makes the manifest for a config and layers that are in the content store, and adds the
-    image.
+    """Makes the manifest for a config and layers that are in the content store, or `arriving`, and
+    adds the image.
     """
     manifest = Manifest(
         Descriptor(OCI_CONFIG, store.content.put(config), len(config)), tuple(layers)
     )
     data = manifest.to_bytes()
     descriptor = Descriptor(manifest.media_type, store.content.put(data), len(data))
-    return store.add(descriptor, names, extra)
-
-
-def _reading(fd: int) -> Read:
-    """Reads a blob to its end, decompressed, and closes it there."""
-    open_fd = [fd]
-
-    def read(size: int) -> bytes:
-        if not open_fd:
-            return b""
-        chunk = os.read(fd, size)
-        if not chunk:
-            os.close(open_fd.pop())
-        return chunk
-
-    return read
+    return store.add(descriptor, names, extra, arriving)

@@ -60,7 +60,7 @@ class Options:
 
     def __init__(self, argv: Sequence[str]) -> None:
         pairs = dict(word[2:].partition("=")[::2] for word in argv if word.startswith("--"))
-        self.paths = Paths(pairs["store"])
+        self.paths = Paths(pairs["store"], pairs.get("data", ""))
         self.lock_fd = int(pairs["lock"])
         self.ready_fd = int(pairs.get("ready") or -1)
         self.tier = pairs.get("tier") or None

@@ -8,10 +8,9 @@ import _socket
 import hashlib
 import json
 import os
-import stat
 
 from dockpy import files, ids
-from dockpy.errors import Unavailable
+from dockpy.localdisk import is_remote, make_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,55 +19,20 @@ if TYPE_CHECKING:
 # sockaddr_un has 108 bytes; the longest name below the folder is "/s/<16 hex>.sock" or netd's.
 LONGEST = 107 - 32
 BACKLOG = 1024
-# Their locks, sockets or renames are not a local disk's.
-REMOTE = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs 9p ceph lustre gpfs beegfs orangefs glusterfs coda vboxsf".split()
-)
 
 
 def choose_run(paths: Paths) -> str:
-    """`<store>/run` where a socket can be, else a folder of ours below /tmp; made, 0700, owner
+    """`<data>/run` where a socket can be, else a folder of ours below /tmp; made, 0700, owner
     checked.
     """
-    inside = f"{paths.store}/run"
-    if len(os.fsencode(inside)) <= LONGEST and not is_remote(paths.store):
+    inside = f"{paths.data}/run"
+    if len(os.fsencode(inside)) <= LONGEST and not is_remote(paths.data):
         make_private(inside)
         return inside
     digest = hashlib.sha256(os.fsencode(paths.store)).hexdigest()[:8]
     below_tmp = f"/tmp/dockpy-{os.geteuid()}-{digest}"
     make_private(below_tmp)
     return below_tmp
-
-
-def make_private(path: str) -> None:
-    """A folder that is ours alone, or a sentence: below /tmp somebody else may have been first."""
-    try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise Unavailable(
-            f"cannot make {path}: {error.strerror}; set XDG_DATA_HOME to a folder of yours"
-        ) from None
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise Unavailable(f"{path} is not a folder of yours; remove it or set XDG_DATA_HOME")
-    if status.st_mode & 0o077:
-        os.chmod(path, 0o700)
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` lies on a network file system (by its device number in mountinfo)."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            left, _, right = line.partition(" - ")
-            if left.split(" ", 3)[2] == wanted:
-                kind = right.split(" ", 1)[0]
-                return kind in REMOTE or kind.startswith("fuse.")
-    return False
 
 
 def listen(run: str) -> _socket.socket:
@@ -98,9 +62,11 @@ def write_daemon_json(
     record = {
         "version": 1,
         "machine": ids.machine_id(),
+        "host": os.uname().nodename,
         "boot": ids.boot_id(),
         "socket": socket_path(run),
         "run": run,
+        "data": paths.data,
         "keeper": _process(keeper),
         "daemon": _process(daemon),
         "build": build,

@@ -31,6 +31,7 @@ def spawn(paths: Paths, listen_fd: int, lock_fd: int, info: Mapping[str, str]) -
     link = theirs.fileno()
     arguments = (
         f"--store={paths.store}",
+        f"--data={paths.data}",
         f"--run={info['run']}",
         f"--tier={info['tier']}",
         f"--daemon={os.getpid()}",

@@ -8,6 +8,7 @@ import fcntl
 from dockpy.linux.libc import prototype, raise_errno
 
 CLONE_NEWTIME = 0x00000080
+CLONE_FS = 0x00000200  # to unshare(): root, working folder and umask of its own for this thread
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

@@ -268,7 +268,10 @@ class Shim:
             running.io.resize(*(min(max(int(raw[key]), 0), 65535) for key in ("h", "w")))
             return {}
         if op == "kill":
-            _kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
+            if raw.get("all") and running.exec is not None:
+                os.killpg(running.pid, int(raw["signal"]))  # an exec leads a session
+            else:
+                _kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
             return {}
         raise Refused("invalid", f"no such request: {op}")
 

@@ -8,12 +8,14 @@ renamed. Whatever lies in `ingest/` when the daemon starts is half done; `recove
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import Digest, algorithm_of, digest, digest_bytes, digest_of, hasher, hex_of
+
+Read = Callable[[int], bytes]
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -116,16 +118,32 @@ class BlobWriter:
             start_writing(self._fd, self._begun, self.size - self._begun)
             self._begun = self.size
 
+    def copying(self, read: Read) -> Read:
+        """`read`, with all that it answers written here, too."""
+
+        def reading(size: int) -> bytes:
+            chunk = read(size)
+            if chunk:
+                self.write(chunk)
+            return chunk
+
+        return reading
+
+    def check(self, expected: Digest | None = None, size: int | None = None) -> Digest:
+        """The digest of what was written; InvalidParameter when it is not what it should be."""
+        blob = digest_of(self._hash)
+        if expected is not None and algorithm_of(expected) != algorithm_of(blob):
+            blob = self._hash_again(expected)
+        if size is not None and size != self.size:
+            raise InvalidParameter(f"blob {expected or blob} has {self.size} bytes, not {size}")
+        if expected is not None and blob != expected:
+            raise InvalidParameter(f"blob has digest {blob}, not {expected}")
+        return blob
+
     def commit(self, expected: Digest | None = None, size: int | None = None) -> tuple[Digest, int]:
         """Names the blob; InvalidParameter (and nothing kept) when it is not the expected one."""
         try:
-            blob = digest_of(self._hash)
-            if expected is not None and algorithm_of(expected) != algorithm_of(blob):
-                blob = self._hash_again(expected)
-            if size is not None and size != self.size:
-                raise InvalidParameter(f"blob {expected or blob} has {self.size} bytes, not {size}")
-            if expected is not None and blob != expected:
-                raise InvalidParameter(f"blob has digest {blob}, not {expected}")
+            blob = self.check(expected, size)
             if not self._store.has(blob):
                 os.fdatasync(self._fd)
                 path = self._store.path(blob)

@@ -1,19 +1,29 @@
-"""What a container changed: docker's list of changes, and the layer that commit makes of them.
+"""What a container changed: docker's list of changes, and which of them are a layer's.
 
-On an overlay the upper tree is the answer. A copied tree is compared with what the layers show: by kind, size, time, mode,
-owner and link, as docker's own comparing drivers do.
+A change is one against what the image shows, by kind, owner, mode, and but for directories size, time
+and device, as docker's own comparing driver has it: a file copied up and left as it was is none. A
+directory in which something has changed counts as changed. On an overlay only the directories of the
+upper tree are looked at; a copied tree is compared whole.
+
+The mount points that every start makes (docker keeps them in a layer of its own below the
+container's) are no changes as long as they are empty.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockpy.storage.view import Item, Tree, is_opaque, is_whiteout, owner_of, walk
+from dockpy.storage.view import Item, Tree, beside, is_whiteout, owner_of, walk
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
+
+_MADE_FOLDERS = frozenset((b"dev", b"dev/pts", b"dev/shm", b"etc", b"proc", b"sys"))
+_MADE_FILES = frozenset(
+    (b".dockerenv", b"dev/console", b"etc/hostname", b"etc/hosts", b"etc/resolv.conf")
+)
 
 
 @dataclass(frozen=True)
@@ -24,66 +34,74 @@ class Change:
 
 def changes(upper: Tree, lowers: Sequence[Tree], opaque_xattr: str) -> Iterator[Change]:
     """Changes of an overlay's `upper` against the `lowers` it lies on, by path."""
-    below = _names(lowers, opaque_xattr)
-    seen: list[Change] = []
-    for item in walk([upper], opaque_xattr, raw=True):
-        assert item.state is not None  # a container makes no remembered devices
-        if is_whiteout(item.state):
-            if item.path in below:
-                seen.append(Change(DELETED, b"/" + item.path))
-            continue
-        seen.append(Change(CHANGED if item.path in below else ADDED, b"/" + item.path))
-        if item.is_directory and item.path in below and _opaque(item, opaque_xattr):
-            seen += _hidden(item.path, below, upper)
-    yield from sorted(seen, key=lambda change: change.path)
+    return _listed(_of_overlay(upper, lowers, opaque_xattr))
+
+
+def layer_parts(upper: Tree, lowers: Sequence[Tree], opaque_xattr: str) -> Collection[bytes]:
+    """The paths of `upper` that make the layer of its changes."""
+    return _of_overlay(upper, lowers, opaque_xattr).keys()
 
 
 def compared(whole: Tree, lowers: Sequence[Tree], opaque_xattr: str) -> Iterator[Change]:
     """Changes of a copied tree against the layers it was made of, by path."""
-    before: dict[bytes, tuple[object, ...]] = {
-        item.path: _look(item, lowers) for item in walk(lowers, opaque_xattr)
-    }
-    seen: list[Change] = []
+    before = {item.path: _look(item, lowers) for item in walk(lowers, opaque_xattr)}
+    found: dict[bytes, str] = {}
+    made: set[bytes] = set()
     for item in walk([whole], opaque_xattr):
         known = before.pop(item.path, None)
         if known is None:
-            seen.append(Change(ADDED, b"/" + item.path))
+            _added(item, found, made)
         elif known != _look(item, [whole]):
-            seen.append(Change(CHANGED, b"/" + item.path))
-    gone = set(before)
-    seen += [
-        Change(DELETED, b"/" + path) for path in before if path.rpartition(b"/")[0] not in gone
-    ]
-    # A directory in which something changed has changed, too (an overlay has copied it up).
-    known_paths = {change.path for change in seen}
-    for path in list(known_paths):
-        while (path := path.rpartition(b"/")[0]) and path not in known_paths:
-            known_paths.add(path)
-            seen.append(Change(CHANGED, path))
-    yield from sorted(seen, key=lambda change: change.path)
+            found[item.path] = CHANGED
+    for path in before:
+        if _folder_of(path) not in before:  # what goes with a removed directory is not told
+            found[path] = DELETED
+    _tell_folders(found, made)
+    return _listed(found)
 
 
-def _names(trees: Sequence[Tree], opaque_xattr: str) -> set[bytes]:
-    return {item.path for item in walk(trees, opaque_xattr)}
+def _of_overlay(upper: Tree, lowers: Sequence[Tree], opaque_xattr: str) -> dict[bytes, str]:
+    trees = (upper, *lowers)
+    found: dict[bytes, str] = {}
+    made: set[bytes] = set()
+    for folder in beside(upper, lowers, opaque_xattr):
+        for base, item in folder.own.items():
+            old = folder.below.get(base)
+            if item.state is not None and is_whiteout(item.state):
+                if old is not None:
+                    found[item.path] = DELETED
+            elif old is None:
+                _added(item, found, made)
+            elif _look(old, trees) != _look(item, trees):
+                found[item.path] = CHANGED
+        if folder.hides:
+            for base, old in folder.below.items():
+                if base not in folder.own:
+                    found[old.path] = DELETED
+    _tell_folders(found, made)
+    return found
 
 
-def _opaque(item: Item, opaque_xattr: str) -> bool:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(item.base, flags, dir_fd=item.parent)
-    try:
-        return is_opaque(fd, opaque_xattr)
-    finally:
-        os.close(fd)
+def _added(item: Item, found: dict[bytes, str], made: set[bytes]) -> None:
+    if item.is_directory and item.path in _MADE_FOLDERS:
+        made.add(item.path)
+    elif item.path not in _MADE_FILES or item.state is None or item.state.st_size:
+        found[item.path] = ADDED
 
 
-def _hidden(path: bytes, below: set[bytes], upper: Tree) -> list[Change]:
-    """What an opaque directory took away: the names directly in it that are not there again."""
-    return [
-        Change(DELETED, b"/" + name)
-        for name in below
-        if name.rpartition(b"/")[0] == path
-        and not os.path.lexists(os.path.join(os.fsencode(upper.path), name))
-    ]
+def _tell_folders(found: dict[bytes, str], made: Collection[bytes]) -> None:
+    for path in list(found):
+        while (path := _folder_of(path)) and path not in found:
+            found[path] = ADDED if path in made else CHANGED
+
+
+def _listed(found: Mapping[bytes, str]) -> Iterator[Change]:
+    for path in sorted(found):
+        yield Change(found[path], b"/" + path)
+
+
+def _folder_of(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
 
 
 def _look(item: Item, trees: Sequence[Tree]) -> tuple[object, ...]:
@@ -96,5 +114,12 @@ def _look(item: Item, trees: Sequence[Tree]) -> tuple[object, ...]:
     if stat.S_ISDIR(state.st_mode):
         return (kind, owner)
     if stat.S_ISLNK(state.st_mode):
-        return (kind, owner, os.readlink(item.base, dir_fd=item.parent))
+        return (kind, owner, _target(item), state.st_mtime_ns)
     return (kind, owner, state.st_size, state.st_mtime_ns, state.st_rdev)
+
+
+def _target(item: Item) -> bytes:
+    try:
+        return os.readlink(item.base, dir_fd=item.parent)
+    except OSError:
+        return b""  # it vanished, or is no link any more: a running container's

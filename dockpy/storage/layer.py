@@ -8,26 +8,23 @@ time. The tree that results is what overlayfs takes as a lower directory: whiteo
 opaque directories bear the xattr `<prefix>overlay.opaque`. Attributes that would forge those, or owners
 (`user.overlay.*`, `trusted.*`, `user.containers.*`), are never taken from an archive.
 
-Reading, decompression and the diff id's hash run in a thread: zlib and hashlib let go of the
-interpreter's lock. On an error the tree is left as it is: it is the caller's to remove.
+Reading, decompression and the diff id's hash run in a thread (source.py). On an error the tree is left as it is: it is the caller's to remove.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import queue
 import stat
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
 from dockpy.linux import beneath
-from dockpy.oci.digest import DiffID, digest_of, hasher
+from dockpy.oci.digest import DiffID
 from dockpy.storage import remove, tar
-from dockpy.storage.compression import CHUNK, Counter, decompressed
 from dockpy.storage.owners import Owners, Remembered, remembered_fd
+from dockpy.storage.source import HONEST, Limits, Source
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.view import OPAQUE
 
@@ -45,20 +42,10 @@ _FREE_CHECK = 64 << 20  # files from this size on are measured against the free 
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What no honest layer reaches. `ratio`: expanded to compressed, looked at beyond `ratio_from` bytes."""
-
-    entries: int = 4_000_000
-    ratio: int = 200
-    ratio_from: int = 4 << 30
-    replaced_directories: int = 10_000
-
-
-@dataclass(frozen=True)
 class Extracted:
     """`opaque` says that the layer hides all below its root: no xattr can tell overlayfs that."""
 
-    diff_id: DiffID
+    diff_id: DiffID | None
     size: int
     inodes: int
     opaque: bool
@@ -71,15 +58,16 @@ def extract(
     *,
     parents: tuple[str, ...] = (),
     opaque_xattr: str = "user.overlay.opaque",
-    limits: Limits = Limits(),
+    limits: Limits = HONEST,
+    hashed: bool = True,
 ) -> Extracted:
     """Unpacks the archive behind `read` (plain, gzip, zstd) into the empty folder `target_fd`.
 
     `parents`: paths of the layers below, topmost first, whose directories lend their attributes
-    to those that this layer needs and does not describe. InvalidParameter: the archive is bad.
+    to those that this layer needs and does not describe. `hashed`: whether the diff id is wanted. InvalidParameter: the archive is bad.
     Unavailable: this host cannot hold it.
     """
-    source = _Source(read, limits)
+    source = Source(read, limits, hashed=hashed)
     tree = _Tree(target_fd, owners, parents, opaque_xattr, limits)
     archive = TarReader(source.read)
     try:
@@ -94,66 +82,6 @@ def extract(
     finally:
         tree.close()
         source.close()
-
-
-class _Source:
-    """The decompressed stream, read and hashed ahead by a thread, at most 8 MiB ahead."""
-
-    def __init__(self, read: Read, limits: Limits) -> None:
-        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(32)
-        self._hash = hasher()
-        self._stopped = False
-        self._ended = False
-        self._limits = limits
-        self._thread = threading.Thread(target=self._run, args=(read,), name="layer", daemon=True)
-        self._thread.start()
-
-    def _run(self, read: Read) -> None:
-        counter = Counter(read)
-        expanded = 0
-        try:
-            plain = decompressed(counter.read)
-            while not self._stopped:
-                chunk = plain(CHUNK)
-                self._chunks.put(chunk)
-                if not chunk:
-                    return
-                self._hash.update(chunk)
-                expanded += len(chunk)
-                if (
-                    expanded > self._limits.ratio_from
-                    and expanded > self._limits.ratio * counter.total
-                ):
-                    raise InvalidParameter(
-                        f"the archive expands to more than {self._limits.ratio} times its size"
-                    )
-        except BaseException as error:  # raised again where the chunks are read
-            self._chunks.put(error)
-
-    def read(self, size: int) -> bytes:
-        """The next chunk, whatever `size` says: the tar reader asks for CHUNK."""
-        if self._ended:
-            return b""
-        chunk = self._chunks.get()
-        if isinstance(chunk, bytes):
-            self._ended = not chunk
-            return chunk
-        self._ended = True
-        raise chunk
-
-    def finish(self) -> DiffID:
-        self._thread.join()
-        return DiffID(digest_of(self._hash))
-
-    def close(self) -> None:
-        self._stopped = True
-        while self._thread.is_alive():
-            # The thread may wait for room in the queue.
-            try:
-                self._chunks.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
 
 
 @dataclass

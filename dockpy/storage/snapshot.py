@@ -22,7 +22,7 @@ mount namespace: nothing is mounted before, so nothing needs unmounting when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dockpy.storage.view import Tree
 
 Write = Callable[[bytes], object]
+Send = Callable[[int, int, int], object]
+"""send(fd, offset, length): moves a piece of a file into the stream by itself (sendfile)."""
 Read = Callable[[int], bytes]
 """read(n): up to n bytes of a stream, b"" at its end; raises as it likes."""
 
@@ -51,11 +53,13 @@ class LayerSource:
     """A layer's archive: `open()` starts reading it (plain, gzip or zstd, told by its first bytes).
 
     `diff_id`, when known, is verified against the uncompressed stream: a mismatch is InvalidParameter
-    and leaves nothing. `open` answers a read function; the stream is read once, to its end.
+    and leaves nothing. `open` answers a read function; the stream is read once, to its end. `verify` is
+    called then, before the tree counts: what it raises leaves nothing, too.
     """
 
     open: Callable[[], Read]
     diff_id: DiffID | None = None
+    verify: Callable[[], None] | None = None
 
 
 class Snapshotter(Protocol):
@@ -69,6 +73,13 @@ class Snapshotter(Protocol):
         """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
 
         Two threads that unpack the same chain: one works, the other waits for it.
+        """
+
+    def unpack_stack(
+        self, parent: ChainID | None, layers: Sequence[tuple[ChainID, LayerSource]]
+    ) -> None:
+        """Makes chains on top of each other, the first on `parent`: all or, after an error, none of those
+        that were not there; with one sync for all.
         """
 
     def prepare(self, key: str, parent: ChainID | None) -> None:
@@ -96,7 +107,7 @@ class Snapshotter(Protocol):
     def changes(self, key: str) -> Iterator[Change]:
         """What `docker diff` tells: A, C and D, sorted by path."""
 
-    def write_tree(self, key: str, write: Write) -> None:
+    def write_tree(self, key: str, write: Write, send: Send | None = None) -> None:
         """All of the active tree as a tar stream (export)."""
 
     def write_layer(self, key: str, write: Write) -> None:

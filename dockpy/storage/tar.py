@@ -89,12 +89,16 @@ class Truncated(InvalidParameter):
 
 
 class TarReader:
-    """Members of the tar stream behind `read`, one after the other, and the data of the present one."""
+    """Members of the tar stream behind `read`, one after the other, and the data of the present one.
 
-    __slots__ = ("_buffer", "_data", "_pad", "_pos", "_read")
+    `skip(n)`, where the stream has such, passes over n bytes of it.
+    """
 
-    def __init__(self, read: Read) -> None:
+    __slots__ = ("_buffer", "_data", "_pad", "_pos", "_read", "_seek")
+
+    def __init__(self, read: Read, skip: Callable[[int], None] | None = None) -> None:
         self._read = read
+        self._seek = skip
         self._buffer = b""
         self._pos = 0
         self._data = 0  # bytes of the present member that were not taken yet
@@ -129,7 +133,16 @@ class TarReader:
         self._pos = BLOCK
         return parts[:BLOCK]
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that were read from the stream and not used yet."""
+        return len(self._buffer) - self._pos
+
     def _skip(self, size: int) -> None:
+        if self._seek is not None and size > self.buffered:
+            self._seek(size - self.buffered)
+            self._pos = len(self._buffer)
+            return
         while size:
             size -= len(self.some(size))
 

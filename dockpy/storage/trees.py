@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dockpy import files
@@ -26,7 +26,7 @@ from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
-from dockpy.storage.snapshot import LayerSource, Usage, Write
+from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
 from dockpy.storage.view import Tree
 
@@ -157,18 +157,47 @@ class LayeredSnapshotter:
         return tuple(stack)
 
     def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
+        self.unpack_stack(parent, ((chain, source),))
+        return self._layer(chain).usage
+
+    def unpack_stack(
+        self, parent: ChainID | None, layers: Sequence[tuple[ChainID, LayerSource]]
+    ) -> None:
+        stack = self._stack(parent)
+        made: list[Layer] = []
+        # Turns are taken from the bottom up by everybody, and kept until all is durable.
+        with contextlib.ExitStack() as turns:
+            try:
+                for chain, source in layers:
+                    turns.enter_context(self._turn(chain))
+                    one = self._layers.get(chain)
+                    if one is None:
+                        one = self._unpack(chain, parent, source, stack)
+                        made.append(one)
+                    stack = (one,) if one.opaque else (one, *stack)
+                    parent = chain
+                if made:
+                    self._keep(made)
+            except BaseException:
+                for one in made:
+                    self._discard(one.number)
+                raise
+
+    @contextlib.contextmanager
+    def _turn(self, chain: ChainID) -> Iterator[None]:
         with self._lock:
             turn = self._unpacking.setdefault(chain, threading.Lock())
         try:
             with turn:
-                known = self._layers.get(chain)
-                return known.usage if known else self._unpack(chain, parent, source)
+                yield
         finally:
             with self._lock:
                 self._unpacking.pop(chain, None)
 
-    def _unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
-        below = tuple(self.tree(one.number) for one in self._stack(parent))
+    def _unpack(
+        self, chain: ChainID, parent: ChainID | None, source: LayerSource, stack: tuple[Layer, ...]
+    ) -> Layer:
+        below = tuple(self.tree(one.number) for one in stack)
         number = self._number()
         try:
             os.mkdir(self.tree(number), 0o755)
@@ -180,15 +209,7 @@ class LayeredSnapshotter:
             self._discard(number)
             raise
         usage = Usage(extracted.size, extracted.inodes)
-        one = Layer(chain, parent, number, usage, extracted.opaque)
-        try:
-            files.write_atomic(f"{self.root}/chains/{hex_of(chain)}", one.to_bytes())
-        except BaseException:
-            self._discard(number)
-            raise
-        with self._lock:
-            self._layers[chain] = one
-        return usage
+        return Layer(chain, parent, number, usage, extracted.opaque)
 
     def _extract(self, number: int, source: LayerSource, below: tuple[str, ...]) -> layer.Extracted:
         table = SideTable()
@@ -200,17 +221,44 @@ class LayeredSnapshotter:
                 Owners(self.real_owners, table),
                 parents=below,
                 opaque_xattr=self._opaque_xattr,
+                hashed=source.diff_id is not None,
             )
-            if source.diff_id is not None and extracted.diff_id != source.diff_id:
-                raise InvalidParameter(
-                    f"the layer has the diff id {extracted.diff_id}, not {source.diff_id}"
-                )
-            table.save(self.table_path(number))
-            # Before the record: it must never name a tree that a power cut has emptied.
-            syncfs(fd)
         finally:
             os.close(fd)
+        if source.diff_id is not None and extracted.diff_id != source.diff_id:
+            raise InvalidParameter(
+                f"the layer has the diff id {extracted.diff_id}, not {source.diff_id}"
+            )
+        if source.verify is not None:
+            source.verify()
+        table.save(self.table_path(number))
         return extracted
+
+    def _keep(self, made: Sequence[Layer]) -> None:
+        """Makes trees and their records durable. A record must never name a tree that a power cut has
+        emptied, so it gets its name after the one sync, which the new records are part of."""
+        written: list[tuple[str, str]] = []
+        named = 0
+        try:
+            for one in made:
+                path = f"{self.root}/chains/{hex_of(one.chain)}"
+                written.append((files.write_temporary(path, one.to_bytes(), durable=False), path))
+            fd = os.open(f"{self.root}/chains", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                syncfs(fd)
+                for temporary, path in written:
+                    os.rename(temporary, path)
+                    named += 1
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            for number, names in enumerate(written):
+                files.unlink_if_exists(names[number < named])
+            raise
+        with self._lock:
+            for one in made:
+                self._layers[one.chain] = one
 
     def _discard(self, number: int) -> None:
         remove.remove_path(self.tree(number))
@@ -304,11 +352,13 @@ class LayeredSnapshotter:
     def changes(self, key: str) -> Iterator[Change]:
         return diff.changes(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)
 
-    def write_tree(self, key: str, write: Write) -> None:
-        write_tar(write, self.trees(key), self._opaque_xattr)
+    def write_tree(self, key: str, write: Write, send: Send | None = None) -> None:
+        write_tar(write, self.trees(key), self._opaque_xattr, send=send)
 
     def write_layer(self, key: str, write: Write) -> None:
-        write_tar(write, (self._upper_tree(key),), self._opaque_xattr, diff=True)
+        upper = self._upper_tree(key)
+        parts = diff.layer_parts(upper, self._lower_trees(key), self._opaque_xattr)
+        write_tar(write, (upper,), self._opaque_xattr, diff=True, only=parts)
 
     def usage(self, key: str) -> Usage:
         return measured(self.upper(key))

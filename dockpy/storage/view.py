@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dockpy.linux import beneath
@@ -58,24 +58,27 @@ def is_opaque(fd: int, opaque_xattr: str) -> bool:
     return os.access(OPAQUE, os.F_OK, dir_fd=fd, follow_symlinks=False)
 
 
+def opaque(item: Item, opaque_xattr: str) -> bool:
+    """Whether the directory `item` hides what the trees below have at its path."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it may have vanished
+        fd = os.open(item.base, _FOLDER, dir_fd=item.parent)
+        try:
+            return is_opaque(fd, opaque_xattr)
+        finally:
+            os.close(fd)
+    return False
+
+
 def walk(trees: Sequence[Tree], opaque_xattr: str, *, raw: bool = False) -> Iterator[Item]:
     """All that `trees` (topmost first) show together, but for the root. `raw`: whiteouts, too."""
-    roots = [os.open(tree.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for tree in trees]
-    marks = [_marks(tree.table) for tree in trees]
+    stack = _Stack(trees, opaque_xattr)
     pending: list[tuple[bytes, list[int]]] = [(b"", list(range(len(trees))))]
     try:
         while pending:
             path, indexes = pending.pop()
-            opened: list[tuple[int, int]] = []
+            opened = stack.open(path, indexes)
             try:
-                for index in indexes:
-                    fd = _open(roots[index], path)
-                    if fd < 0:
-                        continue
-                    opened.append((index, fd))
-                    if is_opaque(fd, opaque_xattr) or path in marks[index].opaque:
-                        break
-                found, folders = _merge(path, opened, marks, raw)
+                found, folders = _merge(path, opened, stack.marks, raw)
                 for base in sorted(found):
                     yield found[base]
                 prefix = path + b"/" if path else b""
@@ -86,7 +89,78 @@ def walk(trees: Sequence[Tree], opaque_xattr: str, *, raw: bool = False) -> Iter
                 for _, fd in opened:
                     os.close(fd)
     finally:
-        for root in roots:
+        stack.close()
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One directory of an upper tree and what the trees below it show at that path, by name.
+
+    `own` has whiteouts. `hides`: nothing of `below` shows through that is not in `own`.
+    """
+
+    path: bytes
+    own: Mapping[bytes, Item]
+    below: Mapping[bytes, Item]
+    hides: bool
+
+
+def beside(upper: Tree, lowers: Sequence[Tree], opaque_xattr: str) -> Iterator[Beside]:
+    """Every directory of `upper`, parents first. Of the lower trees only those paths are looked at.
+
+    Items' tree indexes count `upper` as 0.
+    """
+    stack = _Stack((upper, *lowers), opaque_xattr)
+    pending: list[tuple[bytes, list[int], bool]] = [(b"", list(range(1, len(lowers) + 1)), False)]
+    try:
+        while pending:
+            path, indexes, hides = pending.pop()
+            top = stack.open(path, [0])
+            rest = stack.open(path, indexes) if top else []
+            try:
+                hides = hides or any(stack.is_opaque(path, *one) for one in top)
+                own, _ = _merge(path, top, stack.marks, True)
+                below, folders = _merge(path, rest, stack.marks, False)
+                yield Beside(path, own, below, hides)
+            finally:
+                for _, fd in (*top, *rest):
+                    os.close(fd)
+            prefix = path + b"/" if path else b""
+            pending += [
+                (prefix + base, folders.get(base, []), hides)
+                for base in sorted(own, reverse=True)
+                if own[base].is_directory
+            ]
+    finally:
+        stack.close()
+
+
+class _Stack:
+    """Open trees, topmost first, and their side tables by directory."""
+
+    def __init__(self, trees: Sequence[Tree], opaque_xattr: str) -> None:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        self._roots = [os.open(tree.path, flags) for tree in trees]
+        self.marks = [_marks(tree.table) for tree in trees]
+        self._opaque_xattr = opaque_xattr
+
+    def open(self, path: bytes, indexes: Sequence[int]) -> list[tuple[int, int]]:
+        """(index, descriptor) of the trees that have a part in the directory `path`."""
+        opened: list[tuple[int, int]] = []
+        for index in indexes:
+            fd = _open(self._roots[index], path)
+            if fd < 0:
+                continue
+            opened.append((index, fd))
+            if self.is_opaque(path, index, fd):
+                break
+        return opened
+
+    def is_opaque(self, path: bytes, index: int, fd: int) -> bool:
+        return is_opaque(fd, self._opaque_xattr) or path in self.marks[index].opaque
+
+    def close(self) -> None:
+        for root in self._roots:
             os.close(root)
 
 

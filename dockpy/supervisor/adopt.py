@@ -16,7 +16,7 @@ from dockpy import files, ids
 from dockpy.api.times import now
 from dockpy.errors import DockpyError
 from dockpy.shim.protocol import ShimLink
-from dockpy.supervisor import restart
+from dockpy.supervisor import monitor, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers, read_exit
 from dockpy.supervisor.records import Broken, changed
@@ -45,7 +45,7 @@ async def adopt(containers: Containers, *, start: bool) -> None:
         containers.add(container)
     async with trio.open_nursery() as nursery:
         for container in containers.all():
-            nursery.start_soon(_adopt, containers, container)
+            nursery.start_soon(_adopt_whole, containers, container)
     for container in containers.all():
         restart.resume(containers, container, start=start)
     containers.nursery.start_soon(_clean, containers)
@@ -59,6 +59,11 @@ def _broken(containers: Containers, broken: Broken) -> None:
     log.error(
         "container %s is left alone, its record cannot be read: %s", broken.id[:12], broken.reason
     )
+
+
+async def _adopt_whole(containers: Containers, container: Container) -> None:
+    await _adopt(containers, container)
+    await monitor.adopt(containers, container)
 
 
 async def _adopt(containers: Containers, container: Container) -> None:

@@ -181,6 +181,20 @@ def _sysctls(record: Record, around: Surroundings) -> dict[str, str]:
 # ------------------------------------------------------------------------------------ mounts
 
 
+def shown_mounts(record: Record, etc_files: Mapping[str, str]) -> tuple[Mount, ...]:
+    """What lies in a stopped container's tree for whoever looks at its files: what is bound there."""
+    user_mounts = [
+        mount for mount in (*_binds(record), *_requested(record)) if mount.type == "bind"
+    ]
+    taken = {mount.destination for mount in user_mounts}
+    etc = [
+        Mount(destination=path, type="bind", source=source, options=("rbind", "rprivate"))
+        for path, source in etc_files.items()
+        if path not in taken
+    ]
+    return (*etc, *sorted(user_mounts, key=lambda mount: mount.destination.count("/")))
+
+
 def _mounts(record: Record, around: Surroundings) -> tuple[Mount, ...]:
     host = record.host_config
     user_mounts = sorted(

@@ -13,6 +13,10 @@ from dockpy.shim.protocol import Attachment, Sinks
 from dockpy.supervisor.records import Record, State
 from dockpy.supervisor.shims import Shim
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockpy.supervisor.health import Health
+
 
 @dataclass
 class Client:
@@ -124,6 +128,8 @@ class Container:
     shim: Shim | None = None
     removing: bool = False
     being_restarted: bool = False  # by a user: an exit now is not the end of a --rm container
+    health: Health | None = None
+    monitor: trio.CancelScope | None = None  # of the task that probes (supervisor.health)
     wish: tuple[bool, bool] | None = None  # what restart.json says (Folders.write_wish)
     back_off: trio.CancelScope | None = None  # the wait of a restarting one (supervisor.restart)
     pending: list[Client] = field(default_factory=list)

@@ -48,6 +48,16 @@ class Host:
     boot: str
 
 
+@dataclass(frozen=True)
+class Consequences:
+    """What follows from a change of state, in modules that stand on this one."""
+
+    remove: Callable[[Containers, Container], None]  # of a --rm container that has ended
+    start: Callable[[Containers, Container], Awaitable[None]]  # again, of a restarting one
+    begin: Callable[[Containers, Container], None]  # a run: health checks
+    follow: Callable[[Containers, Container], None]  # any other change: health checks
+
+
 class Containers:
     def __init__(
         self,
@@ -60,8 +70,7 @@ class Containers:
         snapshots: Snapshotter,
         keeper: Keeper,
         events: Events,
-        auto_remove: Callable[[Containers, Container], None],
-        start_again: Callable[[Containers, Container], Awaitable[None]],
+        then: Consequences,
     ) -> None:
         self.nursery = nursery
         self.host = host
@@ -76,8 +85,7 @@ class Containers:
         self._by_id: dict[str, Container] = {}
         # What `run --rm` asks for again when the daemon died between an exit and its answer.
         self.departed: dict[str, Outcome] = {}
-        self._auto_remove = auto_remove
-        self.start_again = start_again
+        self.then = then
         self._resolved: dict[str, tuple[object, Image]] = {}
         # Several unpacks at once only make the disk seek.
         self.disk = trio.CapacityLimiter(4)
@@ -233,6 +241,7 @@ class Containers:
         )
         self.save_state(container)
         self.publish(container, "start")
+        self.then.begin(self, container)
 
     def lost(self, container: Container) -> None:
         """The shim is gone without a word: its exit file has the truth; without one it was killed, and all with it."""
@@ -264,6 +273,7 @@ class Containers:
         for exec_ in container.execs.values():
             if exec_.running:
                 self._exec_over(container, exec_, 137)
+        self.then.follow(self, container)
         removed = container.record.host_config.auto_remove and not container.being_restarted
         if not removed:
             self.save_state(container)
@@ -274,7 +284,7 @@ class Containers:
             container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished)
         )
         if removed:
-            self._auto_remove(self, container)
+            self.then.remove(self, container)
         elif container.state.restarting:
             restart.schedule(self, container)
 
@@ -300,7 +310,7 @@ class Containers:
         self.save_state(container)
         self.release(container)
         if container.record.host_config.auto_remove:
-            self._auto_remove(self, container)
+            self.then.remove(self, container)
         elif container.state.restarting:
             restart.schedule(self, container)
 

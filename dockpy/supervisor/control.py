@@ -34,9 +34,7 @@ async def kill(containers: Containers, container: Container, signal: str) -> Non
     if container.state.restarting and await _end_waiting(containers, container):
         return
     if not container.state.running or container.shim is None:
-        raise Conflict(
-            f"cannot kill container: {container.name}: container {container.id} is not running"
-        )
+        raise Conflict(f"container {container.id} is not running")
     own = container.record.config.stop_signal
     if number == SIGKILL or not own or number == signal_number(own):
         _stopped(containers, container)  # docker: whoever sends that does not want it back

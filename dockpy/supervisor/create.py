@@ -201,15 +201,15 @@ def merged(config: Config, image: ContainerConfig) -> Config:
     present = {entry.partition("=")[0] for entry in config.env}
     env = (*config.env, *(entry for entry in image.env if entry.partition("=")[0] not in present))
     healthcheck = config.healthcheck
-    if healthcheck is None and image.healthcheck is not None:
-        check = image.healthcheck
+    if image.healthcheck is not None:
+        own, check = healthcheck or Healthcheck(), image.healthcheck
         healthcheck = Healthcheck(
-            check.test,
-            check.interval,
-            check.timeout,
-            check.start_period,
-            check.start_interval,
-            check.retries,
+            own.test or check.test,
+            own.interval or check.interval,
+            own.timeout or check.timeout,
+            own.start_period or check.start_period,
+            own.start_interval or check.start_interval,
+            own.retries or check.retries,
         )
     empty: Mapping[str, object] = {}
     return replace(

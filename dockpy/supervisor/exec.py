@@ -31,8 +31,14 @@ def create(containers: Containers, container: Container, request: ExecCreate) ->
     exec_ = Exec(ids.new_id(), container.id, request)
     container.execs[exec_.id] = exec_
     containers.execs[exec_.id] = exec_
-    containers.publish(container, f"exec_create: {' '.join(request.cmd)}", execID=exec_.id)
+    containers.publish(container, f"exec_create: {_words(request)}", execID=exec_.id)
     return exec_
+
+
+def _words(request: ExecCreate) -> str:
+    """As docker's events spell it: a command without arguments has a space behind it."""
+    name, *arguments = request.cmd or ("",)
+    return f"{name} {' '.join(arguments)}"
 
 
 def check_startable(container: Container, exec_: Exec) -> None:
@@ -49,12 +55,23 @@ async def start(
     containers: Containers, container: Container, exec_: Exec, client: Client | None
 ) -> None:
     """Returns when the process runs. A failure goes into the client's stream, or, without one, is raised."""
+    try:
+        await launch(containers, container, exec_, client)
+    except DockpyError as error:
+        if client is None:
+            raise ExecFailedToStart(str(error)) from None
+
+
+async def launch(
+    containers: Containers, container: Container, exec_: Exec, client: Client | None
+) -> None:
+    """Returns when the process runs. A failure goes into the client's stream, and is raised."""
     request = exec_.request
     try:
         shim = running_shim(container)
         process = process_to_json(exec_process(container.record, request))
         attachments = () if client is None else (client.attachment(),)
-        containers.publish(container, f"exec_start: {' '.join(request.cmd or ())}", execID=exec_.id)
+        containers.publish(container, f"exec_start: {_words(request)}", execID=exec_.id)
         await shim.ask(
             lambda link: link.exec(
                 exec_.id,
@@ -69,9 +86,9 @@ async def start(
         text = str(error)
         if exec_.exit_code is None:
             exec_.exit_code = 127 if "not found" in text else 126
-        if client is None:
-            raise ExecFailedToStart(text) from None
-        _tell(client, text)
+        if client is not None:
+            _tell(client, text)
+        raise
     finally:
         if client is not None:
             client.close()

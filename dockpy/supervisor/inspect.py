@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dockpy.api.times import ZERO, ago
 from dockpy.supervisor import served
 from dockpy.supervisor.container import Container, Exec
+from dockpy.supervisor.health import STARTING, Health
 from dockpy.supervisor.records import Record, State
 
 
@@ -23,7 +24,7 @@ def inspect(
         "Created": record.created,
         "Path": argv[0],
         "Args": list(argv[1:]),
-        "State": _state(state),
+        "State": _state(state, container.health),
         "Image": record.image_id,
         "ResolvConfPath": f"{bundle}/resolv.conf",
         "HostnamePath": f"{bundle}/hostname",
@@ -52,8 +53,8 @@ def inspect(
     return result
 
 
-def _state(state: State) -> dict[str, object]:
-    return {
+def _state(state: State, health: Health | None) -> dict[str, object]:
+    result: dict[str, object] = {
         "Status": state.status,
         "Running": state.live,
         "Paused": False,
@@ -66,6 +67,9 @@ def _state(state: State) -> dict[str, object]:
         "StartedAt": state.started,
         "FinishedAt": state.finished,
     }
+    if health is not None:
+        result["Health"] = health.to_json()
+    return result
 
 
 def mounts(record: Record) -> list[dict[str, object]]:
@@ -164,10 +168,15 @@ def seconds_of(text: str) -> float:
     return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction}")
 
 
-def status_text(state: State) -> str:
+def status_text(state: State, health: Health | None = None) -> str:
     """docker's words in `ps`."""
     if state.running:
-        return f"Up {ago(time.time() - seconds_of(state.started))}"
+        up = f"Up {ago(time.time() - seconds_of(state.started))}"
+        if health is None:
+            return up
+        return (
+            f"{up} (health: starting)" if health.status == STARTING else f"{up} ({health.status})"
+        )
     if state.status == "created":
         return "Created"
     if state.restarting:
@@ -187,7 +196,7 @@ def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[
         "Ports": [_port(port) for port in record.config.exposed_ports] if state.running else [],
         "Labels": dict(record.config.labels),
         "State": state.status,
-        "Status": status_text(state),
+        "Status": status_text(state, container.health),
         "HostConfig": {"NetworkMode": network_name(record)},
         "NetworkSettings": {"Networks": _networks(record)},
         "Mounts": mounts(record),
@@ -281,7 +290,9 @@ def matches(
         "exited": lambda wanted: state.status == "exited" and str(state.exit_code) in wanted,
         "ancestor": lambda wanted: record.image_id in ancestors or record.config.image in wanted,
         "network": lambda wanted: network_name(record) in wanted,
-        "health": lambda wanted: "none" in wanted,
+        "health": lambda wanted: (
+            (container.health.status if container.health is not None else "none") in wanted
+        ),
         "expose": lambda wanted: any(_has_port(record, value) for value in wanted),
         "publish": lambda wanted: False,
         "volume": lambda wanted: any(

@@ -110,7 +110,7 @@ async def _wait(containers: Containers, container: Container, scope: trio.Cancel
         return  # a user has decided otherwise
     container.back_off = None
     try:
-        await containers.start_again(containers, container)
+        await containers.then.start(containers, container)
     except (DockpyError, OSError) as error:
         log.warning("container %s could not be started again: %s", container.id[:12], error)
 

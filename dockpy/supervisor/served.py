@@ -11,7 +11,7 @@ import re
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
-from dockpy.supervisor import logoptions, restart
+from dockpy.supervisor import health, logoptions, restart
 from dockpy.supervisor.signals import signal_number
 
 ULIMITS = frozenset(
@@ -66,9 +66,9 @@ def check(request: ContainerCreate) -> list[str]:
     """Raises for what is wrong or not served; returns the warnings."""
     config, host = request.config, request.host_config
     _check_process(config, host)
-    _check_mounts(config, host)
+    warnings = _check_mounts(config, host)
     _check_isolation(config, host)
-    warnings = _check_network(request)
+    warnings += _check_network(request)
     warnings += _check_limits(host)
     logoptions.check(host)
     return warnings
@@ -88,14 +88,7 @@ def _check_process(config: Config, host: HostConfig) -> None:
         )
     if len(config.hostname) > 63 or re.search(r"[\s\0/]", config.hostname):
         raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
-    if (
-        config.healthcheck is not None
-        and config.healthcheck.test
-        and config.healthcheck.test[0] != "NONE"
-    ):
-        raise NotServed(
-            "health checks (--health-cmd) are not served yet; leave the flag out or use --no-healthcheck"
-        )
+    health.check(config.healthcheck)
     restart.check(host.restart_policy)
     if host.restart_policy.name not in ("", "no") and host.auto_remove:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
@@ -114,8 +107,9 @@ def _check_process(config: Config, host: HostConfig) -> None:
     normalize(host.cap_drop, "CapDrop")
 
 
-def _check_mounts(config: Config, host: HostConfig) -> None:
+def _check_mounts(config: Config, host: HostConfig) -> list[str]:
     targets: set[str] = set()
+    warnings: list[str] = []
     for text in host.binds:
         source, target, _ = split_bind(text)
         if not source.startswith("/"):
@@ -134,8 +128,10 @@ def _check_mounts(config: Config, host: HostConfig) -> None:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid volume specification: '{target}'")
         if _normal(target) not in targets:
-            raise NotServed(
-                f"volumes (-v {target}) are not served yet; bind a folder of the host instead: -v /host/path:{target}"
+            # As an image's VOLUME is taken for now: clients (compose, SDKs) send these as a matter of form.
+            warnings.append(
+                f"the volume {target} is part of the container's own file system in this build: "
+                f"it goes with the container; bind a folder of the host to keep it: -v /host/path:{target}"
             )
     if host.volumes_from:
         raise NotServed("volumes of other containers (--volumes-from) are not served yet")
@@ -145,6 +141,7 @@ def _check_mounts(config: Config, host: HostConfig) -> None:
         raise NotServed("storage options (--storage-opt) are not served: the store has no quotas")
     if host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
+    return warnings
 
 
 def _check_mount(mount: MountRequest) -> None:

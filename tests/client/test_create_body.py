@@ -212,7 +212,7 @@ def test_what_docker_refuses_is_refused_in_its_words(line: str) -> None:
     )
 
 
-@pytest.mark.parametrize("flag", ["--gpus=all", "--link=a:b", "--health-cmd=x", "-p=80"])
+@pytest.mark.parametrize("flag", ["--gpus=all", "--link=a:b", "-p=80"])
 def test_a_flag_that_is_not_served_is_refused_by_name(flag: str, tmp_path: Path) -> None:
     result = subprocess.run(
         [*CLIENT, "run", flag, "img"],

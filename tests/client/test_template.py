@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from dockpy.client.inspect_types import typed
 from dockpy.client.template import Template, TemplateError
 
 DATA = {
@@ -63,7 +68,7 @@ DATA = {
         ("{{and .T .N}} {{or .Empty .Id}}", "3 abcdef"),
         ('{{if eq .Id "abcdef"}}same{{end}}{{if ne .N 3}}other{{end}}', "same"),
         (
-            "{{eq .N 1 2 3}} {{lt 1 2}} {{le 2 2}} {{gt 1 2}} {{ge 1.5 1}}",
+            "{{eq .N 1 2 3}} {{lt 1 2}} {{le 2 2}} {{gt 1 2}} {{ge 1.5 1.0}}",
             "true true true false true",
         ),
         ("{{range .Env}}<{{.}}>{{end}}", "<A=1><B=2>"),
@@ -99,7 +104,7 @@ def test_output(text: str, expected: str) -> None:
         ("{{}}", "template: :1: missing value for command"),
         ("{{end}}", "template: :1: unexpected {{end}}"),
         ("{{range .Env}}", "template: :1: unexpected EOF"),
-        ("{{$x}}", "template: :1: undefined variable: $x"),
+        ("{{$x}}", 'template: :1: undefined variable "$x"'),
         ("{{(.Env}}", "template: :1: unclosed left paren"),
         ('{{"a}}', "template: :1: unterminated quoted string"),
         ("{{" + "(" * 5000 + ".}}", "template: :1: max expression depth exceeded"),
@@ -130,7 +135,7 @@ def test_a_bad_template_is_refused(text: str, message: str) -> None:
         ),
         (
             "{{.Id.Foo}}",
-            'template: :1:5: executing "" at <.Id.Foo>: can\'t evaluate field Foo in type string',
+            'template: :1:5: executing "" at <.Id.Foo>: can\'t evaluate field Foo in type interface {}',
         ),
         (
             "{{index .Env 7}}",
@@ -142,3 +147,29 @@ def test_a_template_that_cannot_be_carried_out_says_where(text: str, message: st
     with pytest.raises(TemplateError) as error:
         Template(text).render(DATA)
     assert str(error.value) == message
+
+
+def _docker_said() -> dict[str, Any]:
+    text = (Path(__file__).parents[1] / "data" / "templates-docker.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+@pytest.mark.parametrize(("text", "status", "said"), _docker_said()["cases"])
+def test_inspect_says_what_docker_said(text: str, status: int, said: str) -> None:
+    """Recorded from docker's own client, inspecting the same container: output, or error and exit."""
+    try:
+        template = Template(text)
+    except TemplateError as error:
+        assert (64, f"template parsing error: {error}") == (status, said)
+        return
+    container = _docker_said()["inspect"]
+    try:
+        try:
+            result = template.render(typed(container, "container"))
+        except TemplateError:
+            result = template.render(container)
+    except TemplateError as error:
+        assert (1, f"template parsing error: {error}") == (status, said)
+    else:
+        assert (0, f"{result}\n") == (status, said)

@@ -201,3 +201,19 @@ def test_verbs_on_what_does_not_exist_fail_with_its_name(engine: Engine) -> None
 def test_info_and_version_answer(engine: Engine) -> None:
     assert engine.cli("info").code == 0
     assert engine.cli("version", "--format", "{{.Server.APIVersion}}").out.strip().startswith("1.")
+
+
+def test_kill_s_errors_begin_with_docker_s_words(engine: Engine) -> None:
+    """Docker 25 and later spell them small."""
+    nobody = engine.cli("kill", "nobody-here")
+    assert nobody.code == 1
+    assert (
+        "cannot kill container: nobody-here: no such container: nobody-here" in nobody.err.lower()
+    )
+    name = engine.name()
+    engine.cli("create", "--name", name, engine.image, "true")
+    idle = engine.cli("kill", name)
+    engine.cli("rm", name)
+    assert idle.code == 1
+    assert f"cannot kill container: {name}: container " in idle.err.lower()
+    assert idle.err.rstrip().endswith("is not running")

@@ -12,7 +12,9 @@ import pytest
 from tests.house.sources import Import, Source, imports, modules
 
 # Single files at the top of dockpy/. `__main__` and `unpack` are nobody's to import but the start's.
-SINGLE = frozenset({"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson"})
+SINGLE = frozenset(
+    {"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson", "localdisk"}
+)
 GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 
 # The chain: client → daemon → supervisor → keeper → shim → runtime; nouns beside it; the ground floor under both.
@@ -56,7 +58,13 @@ DOORS: dict[str, frozenset[str]] = {
             "shim.exitfile",
         }
     ),
-    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"}),
+    # rootview mounts a stopped container's tree as the runtime does, and finds a running one's namespace.
+    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"})
+    | frozenset(
+        {f"runtime.{name}" for name in ("errors", "mounts", "namespaces", "rootfs", "users")}
+    ),
+    # `cp` packs and unpacks on this side, safely against the far end as the daemon does on its own.
+    "client": frozenset({"storage.tar", "storage.pack", "storage.untar"}),
 }
 
 # Outside libraries and the modules that may load them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,12 +42,26 @@ def store(tmp_path: Path) -> ImageStore:
     return opened(tmp_path / "store")
 
 
-@pytest.fixture
-def load(store: ImageStore) -> Callable[[bytes], list[str]]:
+@pytest.fixture(params=["stream", "file"])
+def load(store: ImageStore, request: pytest.FixtureRequest) -> Callable[[bytes], list[str]]:
+    """Loads an archive that comes as a stream, and one that lies in a file."""
+
     def loading(data: bytes) -> list[str]:
-        return archive.load(store, io.BytesIO(data).read, lambda message: None)
+        if request.param == "stream":
+            return archive.load(store, io.BytesIO(data).read, lambda message: None)
+        return load_lying(store, data)
 
     return loading
+
+
+def load_lying(
+    store: ImageStore, data: bytes, watch: Callable[[], None] = lambda: None
+) -> list[str]:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"passed over" + data)
+        file.flush()
+        file.seek(len(b"passed over"))
+        return archive.load_file(store, file.fileno(), lambda message: None, watch=watch)
 
 
 def in_tree(store: ImageStore, key: str, path: str) -> Path:

@@ -429,3 +429,78 @@ def test_kills_at_any_instant_lose_no_exit(own: House, round_: int) -> None:
 
 
 assert sys.version_info >= (3, 9)
+
+
+def test_no_file_that_is_deleted_lets_a_second_daemon_be_born(own: House) -> None:
+    """The lock is on the folder; everything else in it that could be mistaken for one goes."""
+    own.birth()
+    before = own.record()
+    for name in ("birth.lock", "daemon.lock", "daemon.json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{own.paths.store}/{name}")
+    with ThreadPoolExecutor(5) as pool:
+        assert len(set(pool.map(lambda _: own.birth(), range(5)))) == 1
+    after = own.record()
+    assert (after["keeper"], after["daemon"]) == (before["keeper"], before["daemon"])
+
+
+def test_a_daemon_that_answers_nobody_keeps_others_from_being_born(own: House) -> None:
+    path = own.birth()
+    pids = [own.record()[role]["pid"] for role in ("keeper", "daemon")]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        os.unlink(path)
+        os.unlink(own.paths.daemon_json)
+        with pytest.raises(RuntimeError, match="does not answer; its log is"):
+            own.birth()
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: os.path.exists(path) and os.path.exists(own.paths.daemon_json))
+    assert [own.record()[role]["pid"] for role in ("keeper", "daemon")] == pids
+
+
+def test_what_has_to_be_local_goes_where_dockpy_local_says(own: House, tmp_path: Path) -> None:
+    local = tmp_path / "disk"
+    path = own.birth(DOCKPY_LOCAL=str(local))
+    data = own.record()["data"]
+    assert data.startswith(f"{local}/dockpy-{os.geteuid()}/")
+    assert os.stat(data).st_mode & 0o777 == 0o700
+    assert {"containers", "tmp", "daemon.log"} <= set(os.listdir(data))
+    assert not {"containers", "tmp", "daemon.log", "run"} & set(os.listdir(own.paths.store))
+    assert own.birth() == path, "the next command comes from another shell"
+    before = own.record()["keeper"]["pid"]
+    own.ask({"stop": True})
+    wait_for(lambda: not running(before))
+    own.birth()
+    assert own.record()["data"] == data
+
+
+def test_a_store_in_use_by_another_host_is_refused_by_its_name(own: House, tmp_path: Path) -> None:
+    os.makedirs(own.paths.store, 0o700)
+    record = {"machine": "f" * 32, "host": "node17", "socket": "/nowhere", "build": "source"}
+    path = Path(own.paths.daemon_json)
+    path.write_text(json.dumps(record))
+    local = str(tmp_path / "disk")
+    with pytest.raises(RuntimeError, match="is in use by the host node17"):
+        own.birth(DOCKPY_LOCAL=local)
+    # Hosts that were installed from one image have one machine-id.
+    path.write_text(json.dumps({**record, "machine": ids.machine_id()}))
+    with pytest.raises(RuntimeError, match="is in use by the host node17"):
+        own.birth(DOCKPY_LOCAL=local)
+    long_ago = time.time() - 3600
+    os.utime(path, (long_ago, long_ago))
+    own.birth(DOCKPY_LOCAL=local)
+    assert own.code("true") == 0
+
+
+def test_a_data_folder_of_somebody_else_is_refused(own: House, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    local = tmp_path / "disk"
+    taken = local / f"dockpy-{os.geteuid()}"
+    taken.mkdir(parents=True)
+    os.chown(taken, 12345, 12345)
+    with pytest.raises(RuntimeError, match="is not a folder of yours"):
+        own.birth(DOCKPY_LOCAL=str(local))

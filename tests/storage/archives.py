@@ -9,8 +9,9 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dockpy.storage.layer import Extracted, Limits, extract
+from dockpy.storage.layer import Extracted, extract
 from dockpy.storage.owners import Owners, SideTable
+from dockpy.storage.source import Limits
 
 
 def reader(data: bytes) -> Callable[[int], bytes]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
-from dockpy.storage.layer import Limits
 from dockpy.storage.owners import OVERRIDE
 from dockpy.storage.remove import remove_path
+from dockpy.storage.source import Limits
 from tests.storage.archives import Archive, padded, pax_header, pax_record, raw_header, unpack
 
 END = bytes(1024)

@@ -32,7 +32,7 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     stream = cli.connection.stream("GET", f"/images/get?{query}")
     try:
         if path:
-            _save_to(path, stream)
+            save_to(path, stream)
         else:
             for piece in stream.pieces():
                 write_all(1, piece)
@@ -41,7 +41,7 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _save_to(path: str, stream: Stream) -> None:
+def save_to(path: str, stream: Stream) -> None:
     """The file appears whole or not at all; what is no regular file (a device, a pipe) is written
     as it is.
     """
@@ -78,7 +78,12 @@ def load_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         raise CommandError("requested load from stdin, but stdin is empty")
     fd = _source(path) if path else 0
     quiet = options.on("quiet") or not os.isatty(1)
-    stream = upload.post(cli.connection, target("/images/load", {"quiet": quiet}), fd)
+    query: dict[str, object] = {"quiet": quiet}
+    lent = upload.lend(cli.connection, "/images/load", query, fd)
+    if lent is not None:
+        progress.show(lent, 1)
+        return 0
+    stream = upload.post(cli.connection, target("/images/load", query), fd)
     try:
         progress.show(stream.pieces(), 1)
     finally:

@@ -70,13 +70,14 @@ def daemon_status_command(cli: Cli, options: Options, arguments: list[str]) -> i
 
 def daemon_logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     """From the file itself, so that a daemon that cannot start can be asked why."""
+    from dockpy import localdisk
     from dockpy.paths import Paths, store_of
 
     _own(cli)
+    paths = Paths(store_of(cli.environ, os.geteuid()))
     try:
-        fd = os.open(
-            Paths(store_of(cli.environ, os.geteuid())).daemon_log, os.O_RDONLY | os.O_CLOEXEC
-        )
+        folder = localdisk.settle(paths, cli.environ)
+        fd = os.open(Paths(paths.store, folder).daemon_log, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:

@@ -65,12 +65,7 @@ def images_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     form = options.text("format")
     if not options.given("format") and not options.on("quiet") and "imagesFormat" in cli.config:
         form = str(cli.config["imagesFormat"])
-    wanted = arguments[0] if arguments else ""
-    rows = [
-        row
-        for item in raw
-        for row in _rows(item, whole=whole, digests=options.on("digests"), wanted=wanted)
-    ]
+    rows = [row for item in raw for row in rows_of(item, whole=whole)]
     if options.on("quiet") and not form:
         out("".join(f"{row['ID']}\n" for row in rows))
         return 0
@@ -79,7 +74,7 @@ def images_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _rows(item: dict[str, object], *, whole: bool, digests: bool, wanted: str) -> list[listing.Row]:
+def rows_of(item: dict[str, object], *, whole: bool) -> list[listing.Row]:
     """One row per tag; an image without any is one row of <none>."""
     tags = item.get("RepoTags")
     names = (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dockpy.client.flags import Options
     from dockpy.client.main import Cli
 
-    Find = Callable[[str], object]
+    Find = Callable[[str], "Found"]
 
 _TYPES = (
     "config",
@@ -28,13 +28,27 @@ _TYPES = (
     "volume",
 )
 
+_OTHERS = ("network", "volume")
+
 
 def container_inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    return _inspect(options, arguments, lambda name: _container(cli, name, size=options.on("size")))
+    def find(name: str) -> Found:
+        return Found(_container(cli, name, size=options.on("size")), "container")
+
+    return _inspect(options, arguments, find)
 
 
 def image_inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    return _inspect(options, arguments, lambda name: _image(cli, name))
+    return _inspect(options, arguments, lambda name: Found(_image(cli, name), "image"))
+
+
+class Found:
+    """What a name stands for, and of which kind it is."""
+
+    __slots__ = ("kind", "value")
+
+    def __init__(self, value: object, kind: str) -> None:
+        self.value, self.kind = value, kind
 
 
 def inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
@@ -46,20 +60,28 @@ def inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         return container_inspect_command(cli, options, arguments)
     if kind == "image":
         return image_inspect_command(cli, options, arguments)
+    if kind in _OTHERS:
+        return _inspect(options, arguments, lambda name: _other(cli, name, kind))
     if kind:
         raise CommandError(f"inspecting a {kind} is not served by this build")
 
-    def find(name: str) -> object:
+    def find(name: str) -> Found:
         try:
-            return _container(cli, name, size=options.on("size"))
+            return Found(_container(cli, name, size=options.on("size")), "container")
         except ApiError as error:
             if error.status != 404:
                 raise
         try:
-            return _image(cli, name)
+            return Found(_image(cli, name), "image")
         except ApiError as error:
             if error.status != 404:
                 raise
+        for other in _OTHERS:
+            try:
+                return _other(cli, name, other)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
         raise CommandError(f"Error: No such object: {name}")
 
     return _inspect(options, arguments, find)
@@ -73,13 +95,17 @@ def _image(cli: Cli, name: str) -> object:
     return cli.connection.get(f"/images/{quote(name, '/:@')}/json")
 
 
+def _other(cli: Cli, name: str, kind: str) -> Found:
+    return Found(cli.connection.get(f"/{kind}s/{quote(name)}"), kind)
+
+
 def _inspect(options: Options, names: list[str], find: Find) -> int:
     """All that is found is printed, then what was not is told; exit 1 where anything failed, 64 for
     a bad template.
     """
     form = options.text("format")
     template = _template(form) if form and form != "json" else None
-    found: list[object] = []
+    found: list[Found] = []
     failures = []
     for name in names:
         try:
@@ -89,23 +115,37 @@ def _inspect(options: Options, names: list[str], find: Find) -> int:
     if template is None:
         import json
 
+        values = [item.value for item in found]
         if form == "json":
-            out(json.dumps(found, separators=(",", ":"), ensure_ascii=False) + "\n")
+            out(json.dumps(values, separators=(",", ":"), ensure_ascii=False) + "\n")
         else:
-            out(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
+            out(json.dumps(values, indent=4, ensure_ascii=False) + "\n")
     else:
         from dockpy.client.template import TemplateError
 
+        lines = []
         for item in found:
             try:
-                out(template.render(item) + "\n")
+                lines.append(_rendered(template, item) + "\n")
             except TemplateError as error:
-                raise CommandError(f"\ntemplate parsing error: {error}") from None
-        if not found:
-            out("\n")
+                failures.append(f"template parsing error: {error}")
+        out("".join(lines) or "\n")
     for message in failures:
         err(f"{message}\n")
     return 1 if failures else 0
+
+
+def _rendered(template: Template, item: Found) -> str:
+    """As docker: with Go's eyes, and where these do not see it, with those of the raw JSON, whose
+    errors are the ones that are told.
+    """
+    from dockpy.client.inspect_types import typed
+    from dockpy.client.template import TemplateError
+
+    try:
+        return template.render(typed(item.value, item.kind))
+    except TemplateError:
+        return template.render(item.value)
 
 
 if TYPE_CHECKING:

@@ -64,6 +64,11 @@ def ps_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return 0
 
 
+def row_of(item: dict[str, object]) -> listing.Row:
+    """One line as `ps` shows it, for `system df -v`."""
+    return _row(item, time.time(), whole=False)
+
+
 def _row(item: dict[str, object], now: float, *, whole: bool) -> listing.Row:
     def text(name: str) -> str:
         value = item.get(name)

@@ -13,7 +13,7 @@ from dockpy.api.container import ContainerCreate
 from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
-from dockpy.errors import InvalidParameter, NotFound, NotServed
+from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
 from dockpy.supervisor import control, inspect
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
@@ -23,10 +23,16 @@ from dockpy.supervisor.start import start
 from dockpy.supervisor.update import update
 from dockpy.supervisor.wait import register
 
+# The documents of older API versions know no driver `local`.
+KNOWS_LOCAL = (1, 45)
+
 
 def _reads_json_files_only(exchange: Exchange) -> bool:
-    """docker-py's run() returns nothing but None for any log driver but docker's default one."""
-    return exchange.request.headers.get("user-agent", "").startswith("docker-sdk-python/")
+    """A client to whom docker's default driver is the only one: that of an older API, and docker-py,
+    whose run() returns nothing but None for any other.
+    """
+    agent = exchange.request.headers.get("user-agent", "")
+    return exchange.version < KNOWS_LOCAL or agent.startswith("docker-sdk-python/")
 
 
 class ContainerHandlers:
@@ -52,9 +58,6 @@ class ContainerHandlers:
             "container_unpause": self.pause,
             "container_stats": self.stats,
             "container_update": self.update,
-            "container_changes": self.changes,
-            "container_export": self.changes,
-            "container_archive": self.archive,
         }
 
     def _named(self, exchange: Exchange) -> Container:
@@ -98,9 +101,13 @@ class ContainerHandlers:
         await exchange.reply(204)
 
     async def kill(self, exchange: Exchange) -> None:
-        await control.kill(
-            self._containers, self._named(exchange), exchange.query.get("signal", "")
-        )
+        try:
+            await control.kill(
+                self._containers, self._named(exchange), exchange.query.get("signal", "")
+            )
+        except DockpyError as error:
+            # docker's, and so for every kind of error.
+            raise type(error)(f"cannot kill container: {exchange.names['id']}: {error}") from None
         await exchange.reply(204)
 
     async def remove(self, exchange: Exchange) -> None:
@@ -135,16 +142,6 @@ class ContainerHandlers:
         container = self._named(exchange)
         raw = parse_object(await exchange.json(empty={}), "the body")
         await exchange.reply(200, {"Warnings": update(self._containers, container, raw)})
-
-    async def changes(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed("container diff and export are not served yet")
-
-    async def archive(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed(
-            "copying files (docker cp) is not served yet; use a bind mount, or tar through exec"
-        )
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("until", "label", "label!"))

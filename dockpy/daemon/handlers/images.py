@@ -10,7 +10,7 @@ import trio
 
 from dockpy.api import query as q
 from dockpy.api.fields import parse_object, parse_texts
-from dockpy.daemon.exchange import Exchange, Threaded
+from dockpy.daemon.exchange import Borrowed, Exchange, Threaded
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotServed
 from dockpy.images.image import Image
@@ -117,22 +117,31 @@ class ImageHandlers:
 
     async def load(self, exchange: Exchange) -> None:
         quiet = q.boolean(exchange.query, "quiet")
-        wire = exchange.threaded()
+        borrowed = await exchange.borrow() if exchange.lends else None
+        wire = exchange.threaded() if borrowed is None else borrowed
+
+        def progress(line: Mapping[str, object]) -> None:
+            if not quiet or "stream" in line:
+                wire.write_line(line)
 
         def work() -> None:
             from dockpy.images import archive
 
             def load() -> None:
-                def progress(line: Mapping[str, object]) -> None:
-                    if not quiet or "stream" in line:
-                        wire.write_line(line)
+                if borrowed is not None:
+                    archive.load_file(self._images, borrowed.file, progress, watch=borrowed.watch)
+                else:
+                    archive.load(self._images, wire.read, progress)
 
-                archive.load(self._images, wire.read, progress)
-
-            wire.begin()
+            if isinstance(wire, Threaded):
+                wire.begin()
             _lines(wire, load)
 
-        await self._transfer(work)
+        try:
+            await self._transfer(work)
+        finally:
+            if borrowed is not None:
+                borrowed.close()
 
     async def save(self, exchange: Exchange) -> None:
         names = [exchange.names["name"]] if "name" in exchange.names else _names(exchange)
@@ -221,7 +230,9 @@ class ImageHandlers:
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("dangling", "until", "label", "label!"))
-        every = filters.get("dangling", ("true",))[0] in ("0", "false")
+        every = filters.get("dangling", ("true",))[0].lower() in ("0", "false")
+        until = q.timestamp(filters["until"][0], "until") if "until" in filters else None
+        before = await self._call(self._layers_size)
         deleted: list[dict[str, str]] = []
         for image in await trio.to_thread.run_sync(
             self._images.list, limiter=self._containers.disk
@@ -231,13 +242,29 @@ class ImageHandlers:
             labels = image.config.config.labels
             if not q.matches_labels(filters.get("label", ()), labels):
                 continue
+            if any(q.matches_labels((entry,), labels) for entry in filters.get("label!", ())):
+                continue
+            created = self._images.summary(image).get("Created")
+            if until is not None and isinstance(created, int) and created * 10**9 > until:
+                continue
             for name in (*image.repo_tags, *image.repo_digests) or (str(image.id),):
                 removed = await self._call(self._images.remove, name, True, lambda _: ())
                 deleted += removed if isinstance(removed, list) else []
-        await exchange.reply(200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": 0})
+        for record in deleted:
+            for word, value in record.items():
+                self._publish("untag" if word == "Untagged" else "delete", value)
+        after = await self._call(self._layers_size)
+        space = before - after if isinstance(before, int) and isinstance(after, int) else 0
+        await exchange.reply(
+            200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
+        )
+
+    def _layers_size(self) -> int:
+        snapshots = self._containers.snapshots
+        return sum(snapshots.chain_usage(chain).size for chain in snapshots.chains())
 
 
-def _lines(wire: Threaded, work: Callable[[], None]) -> None:
+def _lines(wire: Threaded | Borrowed, work: Callable[[], None]) -> None:
     """A progress stream: the status is 200 already, so a failure is one more line."""
     try:
         work()

@@ -41,7 +41,7 @@ class SystemHandlers:
         about: About,
         connections: Callable[[], int],
         keeper_pid: Callable[[], int],
-        stop: Callable[[], None],
+        stop: Callable[[bool], None],
     ) -> None:
         self._containers = containers
         self._about = about
@@ -260,7 +260,7 @@ class SystemHandlers:
 
     async def stop(self, exchange: Exchange) -> None:
         await exchange.reply(204)
-        self._stop()
+        self._stop(q.boolean(exchange.query, "successor"))
 
     async def logs(self, exchange: Exchange) -> None:
         try:
