@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import zlib
+from itertools import groupby
+from operator import itemgetter
 
 from dockpy.shim.log import BOTH, FOREVER, Entry
 from dockpy.shim.packed import origin, unpacked
@@ -155,22 +157,57 @@ class JsonFileReader:
 
     def entries(self) -> Iterator[Entry]:
         while True:
-            if not self._files:
-                self._files = self._open_all()
-                if not self._files:
-                    return
-            block = os.pread(self._files[0].fd, BLOCK, self._at)
-            if not block:
-                if not self._go_on():
-                    return
-                continue
-            self._at += len(block)
-            lines = (self._rest + block).split(b"\n")
-            self._rest = lines.pop()
+            lines = self._lines()
+            if not lines:
+                return
             for line in lines:
                 entry = self._entry(line)
                 if entry is not None:
                     yield entry
+
+    def texts(self) -> list[tuple[int, bytes]]:
+        """The next lines without their times, neighbours of one stream as one text; empty at the end.
+
+        A block is read as one array: a fifth of the time of its lines one by one.
+        """
+        while True:
+            lines = self._lines()
+            if not lines:
+                return []
+            timeless = self._since <= 0 and self._until == FOREVER
+            try:
+                if not timeless:
+                    raise ValueError
+                rows = json.loads(b"[%b]" % b",".join(lines))
+                pairs = [(2 if row["stream"] == "stderr" else 1, row["log"]) for row in rows]
+                found = [
+                    (stream, "".join([text for _, text in group]).encode("utf-8", "surrogatepass"))
+                    for stream, group in groupby(pairs, key=itemgetter(0))
+                    if stream in self._streams
+                ]
+            except (ValueError, KeyError, TypeError):  # a torn line among them, or times matter
+                entries = [entry for entry in map(self._entry, lines) if entry is not None]
+                found = [(entry.stream, entry.data) for entry in entries]
+            if found:
+                return found
+
+    def _lines(self) -> list[bytes]:
+        """The next whole lines, all of one file; empty when there are no more (yet)."""
+        while True:
+            if not self._files:
+                self._files = self._open_all()
+                if not self._files:
+                    return []
+            block = os.pread(self._files[0].fd, BLOCK, self._at)
+            if not block:
+                if not self._go_on():
+                    return []
+                continue
+            self._at += len(block)
+            lines = (self._rest + block).split(b"\n")
+            self._rest = lines.pop()
+            if lines:
+                return lines
 
     def _go_on(self) -> bool:
         """To the next file; False when this one is the newest and read to its end."""

@@ -116,7 +116,7 @@ class Reader:
         self._framed = framed
         self._query = query
         self._attributes = attributes
-        self._runs = isinstance(reader, LocalReader) and not query.timestamps and not query.details
+        self._plain = not query.timestamps and not query.details
         self._entries: Iterator[tuple[bytes, Piece]] | None = None
         self._stood: tuple[int, int] | None = None
 
@@ -146,7 +146,12 @@ class Reader:
         """The next (frame header or b"", payload) pairs; empty at the present end. Blocking: it may
         unpack a file. LogDamaged when somebody has changed the files.
         """
-        if isinstance(self._reader, LocalReader) and self._runs:
+        if self._plain and isinstance(self._reader, JsonFileReader):
+            return [
+                (stdcopy.header(stream, len(text)) if self._framed else b"", text)
+                for stream, text in self._reader.texts()
+            ]
+        if self._plain and isinstance(self._reader, LocalReader):
             return [
                 (stdcopy.header(run.stream, run.length) if self._framed else b"", run)
                 for run in self._reader.runs()
@@ -160,7 +165,7 @@ class Reader:
 
     def rest(self) -> list[tuple[bytes, Piece]]:
         """An unfinished line, when nothing more will come."""
-        return [] if self._runs else list(self._blocks(self._reader.finish()))
+        return [] if self._plain else list(self._blocks(self._reader.finish()))
 
     def _blocks(self, entries: Iterator[Entry]) -> Iterator[tuple[bytes, Piece]]:
         parts: list[bytes] = []

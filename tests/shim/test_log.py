@@ -418,3 +418,15 @@ def test_json_notes_a_hole_and_goes_on(tmp_path: Path) -> None:
     assert found[0] == "fits\n"
     assert found[1].endswith("bytes of output are missing here: File too large\n")
     assert found[2] == "also fits\n"
+
+
+def test_texts_are_the_lines_without_times(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 0, 1)
+    write(writer, (1, b"a\nb\n", 1), (2, b"e\n", 2), (1, b"c\n", 3))
+    assert JsonFileReader(str(path)).texts() == [(1, b"a\nb\n"), (2, b"e\n"), (1, b"c\n")]
+    assert JsonFileReader(str(path), streams=frozenset([1])).texts()[-1] == (1, b"c\n")
+    assert JsonFileReader(str(path), since=2).texts() == [(2, b"e\n"), (1, b"c\n")]
+    with path.open("ab") as file:
+        file.write(b'{"log":"to\n')
+    assert b"".join(text for _, text in JsonFileReader(str(path)).texts()) == b"a\nb\ne\nc\n"
