@@ -44,6 +44,7 @@ from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
 from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
+from dockpy.supervisor.logs import pack_for_ever
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
 from dockpy.supervisor.restart import is_start
@@ -124,6 +125,7 @@ class Daemon:
             self._listen(self._listener)
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
+            nursery.start_soon(pack_for_ever, containers)
             gc.collect()
             gc.freeze()
             log.info("serving %s (%s, %s)", self._info["run"], self._info["tier"], snapshots.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 STDIN, STDOUT, STDERR, SYSTEM_ERROR = 0, 1, 2, 3
 EXIT = 4  # ours, to who asked for it only: one byte, the exit code
+MARK = 5  # ours, as above: where in a log the reader stands
 HEADER = 8
 
 
@@ -45,7 +46,7 @@ class FrameReader:
                 if end - at < HEADER:
                     self._buffer = data[at:]
                     break
-                if data[at] > EXIT or data[at + 1 : at + 4] != b"\0\0\0":
+                if data[at] > MARK or data[at + 1 : at + 4] != b"\0\0\0":
                     raise BadFrame(f"unrecognized stream: {data[at]}")
                 self._stream = data[at]
                 self._left = int.from_bytes(data[at + 4 : at + HEADER], "big")

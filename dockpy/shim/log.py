@@ -1,10 +1,11 @@
-"""Container logs: the `local` and `json-file` formats, their writers (shim) and readers (daemon).
+"""Container logs: the `local` and `json-file` formats, and the reader of the first (see logjson).
 
 local, ours: `<folder>/<serial>.data` holds raw bytes, `<serial>.index` one record a chunk as it
 came from the container: offset, length, stream (1 stdout, 2 stderr), flags (bit 0: no newline at
 the end), time in ns. A record is written after its bytes, so what the index speaks of is there; a
 torn tail is cut at open. The highest serial is being written; rotation opens the next and deletes
-the oldest, so no file ever changes its name under a reader. Lines are split at read time.
+the oldest, so no file changes its name under a reader; the bytes of one that is not written any more
+may be in `<serial>.data.gz` (see shim.packed). Lines are split at read time.
 
 json-file is docker's, byte for byte: one object a line, lines cut at 16 KiB without a newline.
 
@@ -15,18 +16,21 @@ has read all there is; a daemon that follows asks the shim to tell when the two 
 
 from __future__ import annotations
 
-import json
 import os
+import sys
+from array import array
 from dataclasses import dataclass
 
+from dockpy.errors import DockpyError
 from dockpy.shim.logwriter import FOREVER as FOREVER
-from dockpy.shim.logwriter import LONGEST_LINE, NO_NEWLINE, RECORD, serials
+from dockpy.shim.logwriter import LONGEST_LINE, NO_NEWLINE, RECORD, LocalWriter, serials
 from dockpy.shim.logwriter import json_path as json_path
 from dockpy.shim.logwriter import rfc3339_nano as rfc3339_nano
+from dockpy.shim.packed import unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Protocol
 
     class LogReader(Protocol):
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
         def entries(self) -> Iterator[Entry]: ...
         def finish(self) -> Iterator[Entry]: ...
         def position(self) -> tuple[int, int]: ...
+        def mark(self) -> str: ...
         def close(self) -> None: ...
 
 
@@ -66,6 +71,11 @@ class Entry:
     stream: int
     time: int
     data: bytes
+    attrs: Mapping[str, str] | None = None
+
+
+class LogDamaged(DockpyError):
+    """A file of the log was changed by somebody else."""
 
 
 class LocalReader:
@@ -79,7 +89,9 @@ class LocalReader:
         since: int = 0,
         until: int = FOREVER,
         streams: frozenset[int] = BOTH,
+        start: str = "",
     ) -> None:
+        """`start` is a `mark` of another reader, to go on there."""
         self._folder = folder
         self._since = since
         self._until = until
@@ -87,8 +99,23 @@ class LocalReader:
         self._pending: dict[int, tuple[int, bytes]] = {}
         self._data = self._index = -1
         self._rewind()
-        if tail is not None:
+        if start:
+            self._seek_mark(start)
+        elif tail is not None:
             self._seek_tail(tail)
+
+    def mark(self) -> str:
+        """Where it stands, for `start`; "" within a line, where one that begins here would cut it."""
+        if self._pending:
+            return ""
+        return f"{max(self._serial, 0)}.{self._record}.{self._skip}"
+
+    def _seek_mark(self, mark: str) -> None:
+        parts = mark.split(".")
+        if len(parts) == 3 and all(part.isdigit() for part in parts) and self._enter(int(parts[0])):
+            self._record, self._skip = int(parts[1]), int(parts[2])
+        else:
+            self._rewind()  # it is gone: all there is comes after it
 
     def position(self) -> tuple[int, int]:
         return max(self._serial, 0), self._record
@@ -105,7 +132,9 @@ class LocalReader:
             block = self._block()
             if not block:
                 return []
-            found = self._ranges(block, self._window(block), longest)
+            found: list[Run] = []
+            for window in self._windows(block):
+                found += self._ranges(block, window, longest)
             if found:
                 return found
 
@@ -116,7 +145,7 @@ class LocalReader:
             if not block:
                 return
             ahead, ahead_at = b"", 0
-            for at in self._window(block):
+            for at in (at for window in self._windows(block) for at in window):
                 offset, size, stream, _, when = RECORD.unpack_from(block, at * RECORD.size)
                 if stream not in self._streams or offset + size <= self._skip:
                     continue
@@ -163,7 +192,10 @@ class LocalReader:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._index = os.open(f"{self._folder}/{serial}.index", flags)
-            self._data = os.open(f"{self._folder}/{serial}.data", flags)
+            try:
+                self._data = os.open(f"{self._folder}/{serial}.data", flags)
+            except FileNotFoundError:
+                self._data = unpacked(os.open(f"{self._folder}/{serial}.data.gz", flags))
         except FileNotFoundError:
             self.close()
             return False
@@ -188,23 +220,38 @@ class LocalReader:
             return b""
         block = os.pread(self._index, 4096 * RECORD.size, self._record * RECORD.size)
         count = len(block) // RECORD.size
+        if not count:
+            if os.fstat(self._index).st_size < self._record * RECORD.size:
+                self._record = 0  # somebody has emptied the log, and its writer has begun anew
+            return b""
+        there = os.fstat(self._data).st_size
+        if _end(block, count - 1) > there:
+            # A record is written after its bytes, so these were there once. What is left is read.
+            count = _bisect(count, lambda at: _end(block, at) > there)
+            if not count:
+                raise LogDamaged(
+                    f"the end of the log file {self._folder}/{self._serial}.data is missing: "
+                    "somebody has cut it"
+                )
         self._record += count
         return block[: count * RECORD.size]
 
-    def _window(self, block: bytes) -> range:
-        """Which records of a block are between since and until. In a log, time goes forward."""
-
-        def when(at: int) -> int:
-            time_of: int = RECORD.unpack_from(block, at * RECORD.size)[4]
-            return time_of
-
+    def _windows(self, block: bytes) -> list[range]:
+        """Which records of a block are between since and until, each by itself: clocks jump."""
         count = len(block) // RECORD.size
-        first, last = 0, count
-        if when(0) < self._since:
-            first = _bisect(count, lambda at: when(at) >= self._since)
-        if when(count - 1) > self._until:
-            last = _bisect(count, lambda at: when(at) > self._until)
-        return range(first, last)
+        if self._since <= 0 and self._until == FOREVER:
+            return [range(count)]
+        columns = array("q", block)
+        if sys.byteorder == "big":
+            columns.byteswap()
+        wanted = bytes(self._since <= when <= self._until for when in columns[2::3])
+        found, at = [], wanted.find(1)
+        while at >= 0:
+            end = wanted.find(0, at)
+            end = count if end < 0 else end
+            found.append(range(at, end))
+            at = wanted.find(1, end)
+        return found
 
     def _ranges(self, block: bytes, window: range, longest: int) -> list[Run]:
         """Neighbours of one stream become one range: the search for its end is a C loop."""
@@ -274,14 +321,21 @@ class LocalReader:
         return index[: len(index) // RECORD.size * RECORD.size]
 
 
+def _end(block: bytes, at: int) -> int:
+    offset, size, _, _, _ = RECORD.unpack_from(block, at * RECORD.size)
+    return int(offset + size)
+
+
+def recover(folder: str) -> None:
+    """Cuts what a power failure left half, of a log that nobody writes."""
+    if serials(folder):
+        LocalWriter(folder, 0, 1).close()
+
+
 def _record_at(index: bytes, count: int, position: int) -> int:
     """The record that holds the byte at `position`."""
 
-    def ends_after(at: int) -> bool:
-        offset, size, _, _, _ = RECORD.unpack_from(index, at * RECORD.size)
-        return bool(offset + size > position)
-
-    return _bisect(count, ends_after)
+    return _bisect(count, lambda at: _end(index, at) > position)
 
 
 def _bisect(count: int, reached: Callable[[int], bool]) -> int:
@@ -294,149 +348,3 @@ def _bisect(count: int, reached: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
     return low
-
-
-class JsonFileReader:
-    """Reads docker's json-file and its rotated predecessors, oldest first or the last `tail` lines."""
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        tail: int | None = None,
-        since: int = 0,
-        until: int = FOREVER,
-        streams: frozenset[int] = BOTH,
-    ) -> None:
-        self._path = path
-        self._since = since
-        self._until = until
-        self._streams = streams
-        self._files = self._open_all()
-        self._at = 0
-        self._rest = b""
-        if tail is not None:
-            self._seek_tail(tail)
-
-    def _open_all(self) -> list[int]:
-        """Descriptors of all files, oldest first."""
-        files: list[int] = []
-        number = 0
-        while True:
-            try:
-                name = f"{self._path}.{number}" if number else self._path
-                files.insert(0, os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            except FileNotFoundError:
-                if number:
-                    return files
-            number += 1
-
-    def _seek_tail(self, tail: int) -> None:
-        lines = 0
-        for place in reversed(range(len(self._files))):
-            at = os.fstat(self._files[place]).st_size
-            while at > 0:
-                begin = max(at - (1 << 18), 0)
-                block = os.pread(self._files[place], at - begin, begin)
-                here = block.count(b"\n")
-                if lines + here > tail:
-                    end = len(block)
-                    for _ in range(tail - lines + 1):
-                        end = block.rfind(b"\n", 0, end)
-                    for old in self._files[:place]:
-                        os.close(old)
-                    del self._files[:place]
-                    self._at = begin + end + 1
-                    return
-                lines += here
-                at = begin
-
-    def position(self) -> tuple[int, int]:
-        if not self._files:
-            return 0, 0
-        return os.fstat(self._files[0]).st_ino, self._at
-
-    def close(self) -> None:
-        for fd in self._files:
-            os.close(fd)
-        self._files.clear()
-
-    def entries(self) -> Iterator[Entry]:
-        while True:
-            if not self._files:
-                self._files = self._open_all()
-                if not self._files:
-                    return
-            block = os.pread(self._files[0], 1 << 18, self._at)
-            if not block:
-                if not self._go_on():
-                    return
-                continue
-            self._at += len(block)
-            lines = (self._rest + block).split(b"\n")
-            self._rest = lines.pop()
-            for line in lines:
-                entry = self._entry(line)
-                if entry is not None:
-                    yield entry
-
-    def _go_on(self) -> bool:
-        """To the next file; False when this one is the newest and read to its end."""
-        if len(self._files) > 1:
-            os.close(self._files.pop(0))
-            self._at = 0
-            self._rest = b""
-            return True
-        here = os.fstat(self._files[0])
-        if here.st_size < self._at:  # emptied by a rotation with one file only
-            self._at = 0
-            self._rest = b""
-            return True
-        try:
-            newest = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        if newest.st_ino == here.st_ino or here.st_size > self._at:
-            return here.st_size > self._at
-        later = self._open_all()
-        for place, fd in enumerate(later):
-            if os.fstat(fd).st_ino == here.st_ino:
-                for old in later[: place + 1]:
-                    os.close(old)
-                del later[: place + 1]
-                break
-        self._files += later
-        return bool(later) and self._go_on()
-
-    def _entry(self, line: bytes) -> Entry | None:
-        try:
-            fields = json.loads(line)
-            stream = 2 if fields["stream"] == "stderr" else 1
-            when = parse_rfc3339(fields["time"])
-            data = str(fields["log"]).encode("utf-8", "surrogatepass")
-        except (ValueError, KeyError, TypeError):
-            return None  # a torn line: its writer was killed
-        if stream not in self._streams or not self._since <= when <= self._until:
-            return None
-        return Entry(stream, when, data)
-
-    def finish(self) -> Iterator[Entry]:
-        return iter(())
-
-
-def parse_rfc3339(text: str) -> int:
-    """Nanoseconds since the epoch of a UTC time as rfc3339_nano writes it; ValueError otherwise."""
-    head, _, fraction = text.rstrip("Z").partition(".")
-    seconds = _calendar_seconds(head)
-    return seconds * 1_000_000_000 + int(f"{fraction:0<9.9}")
-
-
-def _calendar_seconds(text: str) -> int:
-    date, _, clock = text.partition("T")
-    year, month, day = (int(part) for part in date.split("-"))
-    hour, minute, second = (int(part) for part in clock.split(":"))
-    # Days since 1970-01-01 in the proleptic Gregorian calendar, years beginning in March.
-    year -= month <= 2
-    days = year * 365 + year // 4 - year // 100 + year // 400
-    days += (153 * ((month + 9) % 12) + 2) // 5 + day - 1 - 719468
-    return ((days * 24 + hour) * 60 + minute) * 60 + second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import time
@@ -51,7 +52,7 @@ def open_writer(config: LogConfig, bundle: str, container_id: str) -> LogWriter 
         return None
     if config.driver == "json-file":
         path = json_path(bundle, container_id)
-        return JsonFileWriter(path, config.max_size, config.max_file)
+        return JsonFileWriter(path, config.max_size, config.max_file, config.extra)
     return LocalWriter(config.folder, config.max_size, config.max_file)
 
 
@@ -61,8 +62,13 @@ def resume_writer(state: tuple[Any, ...] | None, fds: Sequence[int]) -> LogWrite
         return None
     kind, where, max_size, max_file, first, second, third = state
     if kind == "json-file":
-        return JsonFileWriter(where, max_size, max_file, (fds[0], first, second))
+        return JsonFileWriter(where, max_size, max_file, third, (fds[0], first, second))
     return LocalWriter(where, max_size, max_file, (fds[0], fds[1], first, second, third))
+
+
+def _missing(size: int, number: int) -> bytes:
+    """The line that stands where a log has a hole."""
+    return f"dockpy: {size} bytes of output are missing here: {os.strerror(number)}\n".encode()
 
 
 def _write_all(fd: int, data: memoryview) -> None:
@@ -98,6 +104,7 @@ class LocalWriter:
         self._folder = folder
         self._max_size = max_size or FOREVER
         self._max_file = max(max_file, 1)
+        self._lost = self._why = 0  # bytes that could not be written, and the last errno of that
         if opened is not None:
             self._data, self._index, self._serial, self._size, self._records = opened
             return
@@ -147,21 +154,35 @@ class LocalWriter:
     def append(self, stream: int, data: memoryview, now: int) -> None:
         if self._size >= self._max_size:
             self._rotate()
+        if self._lost and self._put(2, memoryview(_missing(self._lost, self._why)), now):
+            self._lost = 0
+        if self._lost or not self._put(stream, data, now):
+            self._lost += len(data)
+
+    def _put(self, stream: int, data: memoryview, now: int) -> bool:
+        """Whether there was room: else, as docker's, the container goes on and its log has a hole,
+        never half a record.
+        """
         size = len(data)
         try:
             if os.write(self._data, data) != size:
                 # A nearly full disk takes a part; the rest says why.
                 os.ftruncate(self._data, self._size)
                 _write_all(self._data, data)
+            end = os.lseek(self._data, 0, os.SEEK_CUR)
+            if end != self._size + size:  # somebody has emptied the file: so is its index
+                self._size, self._records = end - size, 0
+                os.ftruncate(self._index, 0)
             flags = 0 if data[size - 1] == 10 else NO_NEWLINE
             os.write(self._index, RECORD.pack(self._size, size, stream, flags, now))
-        except OSError:
-            # No room: as docker, the container goes on and its log has a hole, never half a record.
+        except OSError as error:
+            self._why = error.errno or 0
             os.ftruncate(self._data, self._size)
             os.ftruncate(self._index, self._records * RECORD.size)
-            return
+            return False
         self._size += size
         self._records += 1
+        return True
 
     def _rotate(self) -> None:
         data, index, serial, state = self._data, self._index, self._serial, self._size
@@ -177,7 +198,7 @@ class LocalWriter:
         os.close(index)
         for old in serials(self._folder):
             if old <= self._serial - self._max_file:
-                for kind in ("index", "data"):
+                for kind in ("index", "data", "data.gz"):
                     try:
                         os.unlink(f"{self._folder}/{old}.{kind}")
                     except FileNotFoundError:
@@ -253,28 +274,32 @@ class JsonFileWriter:
         path: str,
         max_size: int,
         max_file: int,
+        extra: str = "",
         opened: tuple[int, int, int] | None = None,
     ) -> None:
         self._path = path
+        self._extra = extra
+        self._attrs = f',"attrs":{extra}'.encode() if extra else b""
+        self._lost = self._why = 0
         self._max_size = max_size or FOREVER
         self._max_file = max(max_file, 1)
         self._pending: dict[int, tuple[int, bytes]] = {}  # of each stream: time and unfinished line
         if opened is not None:
             self._fd, self._inode, self._size = opened
         else:
-            self._open(0)
+            self._open(path, 0)
 
     def state(self) -> tuple[object, ...]:
         """For resume_writer, in a process that has the descriptor."""
         limits = (self._path, self._max_size, self._max_file)
-        return ("json-file", *limits, self._inode, self._size, 0)
+        return ("json-file", *limits, self._inode, self._size, self._extra)
 
     def descriptors(self) -> tuple[int, ...]:
         return (self._fd,)
 
-    def _open(self, more_flags: int) -> None:
+    def _open(self, path: str, more_flags: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags | more_flags, 0o640)
+        self._fd = os.open(path, flags | more_flags, 0o640)
         status = os.fstat(self._fd)
         self._inode = status.st_ino
         self._size = status.st_size
@@ -316,38 +341,69 @@ class JsonFileWriter:
             self._write(_JSON_HEAD + json_text(rest) + self._tail(stream, when))
 
     def _tail(self, stream: int, when: int) -> bytes:
-        return b'","stream":"%b","time":"%b"}\n' % (
+        return b'","stream":"%b"%b,"time":"%b"}\n' % (
             _JSON_STREAMS[stream],
+            self._attrs,
             rfc3339_nano(when).encode("ascii"),
         )
 
     def _write(self, data: bytes) -> None:
-        if not data:
-            return
-        try:
+        """Records, to be cut between two of them only; as docker, a file ends with the first record
+        that fills it.
+        """
+        if self._lost and data:
+            note = json_text(_missing(self._lost, self._why))
+            if self._put(_JSON_HEAD + note + self._tail(2, time.time_ns())):
+                self._lost = 0
+        while data:
             if self._size >= self._max_size:
                 self._rotate()
+            room = self._max_size - self._size
+            end = data.find(b"\n", max(room - 1, 0)) + 1 if room < len(data) else len(data)
+            if self._lost or not self._put(data[:end]):
+                self._lost += end
+            data = data[end:]
+
+    def _put(self, data: bytes) -> bool:
+        """Whether there was room; else nothing of it is in the file."""
+        try:
             _write_all(self._fd, memoryview(data))
-        except OSError:
-            # No room: the container goes on, its log has a hole and never half a record.
+        except OSError as error:
+            self._why = error.errno or 0
             os.ftruncate(self._fd, self._size)
-            return
-        self._size += len(data)
+            return False
+        self._size = os.lseek(self._fd, 0, os.SEEK_CUR)  # somebody may have emptied it
+        return True
 
     def _rotate(self) -> None:
-        if self._max_file == 1:
-            os.ftruncate(self._fd, 0)
-            self._size = 0
-            return
+        folder = os.open(self._path.rpartition("/")[0], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Who compresses an old file holds this while it puts it in the other's place.
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            full = self._fd
+            self._open(f"{self._path}.new", os.O_TRUNC)
+            self._shift()
+            os.close(full)
+        except OSError:
+            pass  # no room, or not now: this file grows by a record more
+        finally:
+            os.close(folder)
+
+    def _shift(self) -> None:
+        # With one file only, whoever reads the full one has it still, until it is closed.
         for number in range(self._max_file - 1, 0, -1):
-            older = f"{self._path}.{number - 1}" if number > 1 else self._path
-            try:
-                os.rename(older, f"{self._path}.{number}")
-            except FileNotFoundError:
-                pass
-        full = self._fd
-        self._open(os.O_TRUNC)
-        os.close(full)
+            for suffix in ("", ".gz"):
+                older = f"{self._path}.{number - 1}{suffix}" if number > 1 else self._path + suffix
+                newer = f"{self._path}.{number}{suffix}"
+                try:
+                    os.rename(older, newer)
+                except FileNotFoundError:
+                    if number == self._max_file - 1:
+                        try:
+                            os.unlink(newer)
+                        except FileNotFoundError:
+                            pass
+        os.rename(f"{self._path}.new", self._path)
 
     def position(self) -> tuple[int, int]:
         return self._inode, self._size

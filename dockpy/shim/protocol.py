@@ -47,6 +47,7 @@ class LogConfig:
     folder: str = ""  # of the local driver: <bundle>/log
     max_size: int = 20_000_000  # 0: unlimited
     max_file: int = 5
+    extra: str = ""  # of json-file: the attributes of every line, an object of JSON, or nothing
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Start:
                 "folder": self.log.folder,
                 "max_size": self.log.max_size,
                 "max_file": self.log.max_file,
+                "extra": self.log.extra,
             },
             "tty": self.tty,
             "open_stdin": self.open_stdin,
@@ -98,6 +100,7 @@ class Start:
                 str(log.get("folder") or ""),
                 int(log.get("max_size") or 0),
                 int(log.get("max_file") or 1),
+                str(log.get("extra") or ""),
             ),
             bool(raw.get("tty")),
             bool(raw.get("open_stdin")),

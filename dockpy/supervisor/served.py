@@ -7,22 +7,12 @@ that was asked for is dropped without a word.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
-from dockpy.supervisor import health, restart
+from dockpy.supervisor import health, logoptions, restart
 from dockpy.supervisor.signals import signal_number
-
-LOG_OPTIONS: Mapping[str, frozenset[str]] = {
-    "local": frozenset(("max-size", "max-file", "compress", "mode", "max-buffer-size")),
-    "json-file": frozenset(
-        ("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode",
-         "max-buffer-size")
-    ),
-    "none": frozenset(("mode", "max-buffer-size")),
-}  # fmt: skip
 
 ULIMITS = frozenset(
     [
@@ -80,7 +70,7 @@ def check(request: ContainerCreate) -> list[str]:
     _check_isolation(config, host)
     warnings += _check_network(request)
     warnings += _check_limits(host)
-    _check_logging(host)
+    logoptions.check(host)
     return warnings
 
 
@@ -410,33 +400,6 @@ def _check_limits(host: HostConfig) -> list[str]:
         f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded"
         for word in names
     ]
-
-
-def _check_logging(host: HostConfig) -> None:
-    driver = host.log_config.type or "local"
-    if driver not in LOG_OPTIONS:
-        raise InvalidParameter(
-            f"logger: no log driver named '{driver}' is registered; there are local, json-file and none"
-        )
-    for key, value in host.log_config.config.items():
-        if key not in LOG_OPTIONS[driver]:
-            raise InvalidParameter(f"unknown log opt '{key}' for {driver} log driver")
-        if key == "max-size":
-            log_size(value)
-        if key == "max-file" and (re.fullmatch("[0-9]{1,4}", value) is None or int(value) < 1):
-            raise InvalidParameter(f"max-file must be a number of at least 1, not {value!r}")
-
-
-def log_size(text: str) -> int:
-    """Bytes of docker's size words: 10m, 512k, 1g; -1 is no bound and comes out as 0."""
-    if text == "-1":
-        return 0
-    match: re.Match[str] | None = re.fullmatch(
-        r"([0-9]{1,12})(?:\.[0-9]+)? ?([kmgtKMGT]?)(?:[iI]?[bB])?", text
-    )
-    if match is None or int(match[1]) == 0:
-        raise InvalidParameter(f"invalid size: {text!r}")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
 def same_namespace(mode: str) -> str | None:

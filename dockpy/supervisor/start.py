@@ -20,7 +20,7 @@ from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp import Seccomp
 from dockpy.oci.seccomp_default import default_profile
 from dockpy.shim.protocol import Attachment, Failed, LogConfig, ShimLink, Start, Started
-from dockpy.supervisor import served
+from dockpy.supervisor import logoptions, served
 from dockpy.supervisor.assemble import (
     Surroundings,
     assemble,
@@ -78,6 +78,12 @@ async def _begin(containers: Containers, container: Container, detach_keys: str)
 async def _start(containers: Containers, container: Container, detach_keys: str) -> None:
     record = container.record
     bundle = containers.folders.bundle(record.id)
+    try:
+        log = logoptions.settings(record, bundle)
+    except InvalidParameter as error:
+        container.drop_pending()
+        text = f"failed to initialize logging driver: {error}"
+        raise _failed(containers, container, text, 128) from None
     spec = assemble(record, _surroundings(containers, record, bundle))
     config = json.dumps(spec.to_json(), separators=(",", ":")).encode()
     files.write_atomic(f"{bundle}/config.json", config, durable=False)
@@ -89,7 +95,7 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
             client.detach_keys = client.detach_keys or detach_keys
     try:
         message = _start_message(
-            containers, record, bundle, tuple(client.attachment() for client in clients)
+            containers, record, bundle, log, tuple(client.attachment() for client in clients)
         )
         first = await _ask_keeper(containers, container, message)
     finally:
@@ -140,18 +146,13 @@ async def _ask_keeper(containers: Containers, container: Container, message: Sta
 
 
 def _start_message(
-    containers: Containers, record: Record, bundle: str, attachments: tuple[Attachment, ...]
+    containers: Containers,
+    record: Record,
+    bundle: str,
+    log: LogConfig,
+    attachments: tuple[Attachment, ...],
 ) -> Start:
     config, host = record.config, record.host_config
-    options = host.log_config.config
-    driver = host.log_config.type
-    size = options.get("max-size", "20m" if driver == "local" else "-1")
-    log_config = LogConfig(
-        driver=driver,
-        folder=f"{bundle}/log",
-        max_size=served.log_size(size),
-        max_file=int(options.get("max-file", "5" if driver == "local" else "1")),
-    )
     height_width = (
         host.console_size if len(host.console_size) == 2 and any(host.console_size) else None
     )
@@ -160,7 +161,7 @@ def _start_message(
         bundle=bundle,
         socket=f"{containers.host.run}/s/{record.id[:16]}.sock",
         boot=containers.host.boot,
-        log=log_config,
+        log=log,
         tty=config.tty,
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,

@@ -64,7 +64,8 @@ PREDICATES = {
     ("dockpy.keeper.main", "_take_requests"),  # "goes on": the daemon's end is closed
     ("dockpy.runtime.bpf", "_ours"),
     ("dockpy.shim.log", "_enter"),
-    ("dockpy.shim.log", "_go_on"),
+    ("dockpy.shim.logwriter", "_put"),
+    ("dockpy.supervisor.logoptions", "compressed"),
     ("dockpy.shim.stdin", "_canonical"),
 }
 

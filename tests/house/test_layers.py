@@ -48,7 +48,15 @@ LAYERS: dict[str, frozenset[str]] = {
 DOORS: dict[str, frozenset[str]] = {
     # The protocols, the log's format and the exit file: what a shim says is read by others; nothing else of it is.
     "supervisor": frozenset(
-        {"keeper.protocol", "shim.protocol", "shim.log", "shim.records", "shim.exitfile"}
+        {
+            "keeper.protocol",
+            "shim.protocol",
+            "shim.log",
+            "shim.logjson",
+            "shim.packed",
+            "shim.records",
+            "shim.exitfile",
+        }
     ),
     # rootview mounts a stopped container's tree as the runtime does, and finds a running one's namespace.
     "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"})

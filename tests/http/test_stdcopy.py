@@ -28,7 +28,7 @@ def test_neighbours_of_one_stream_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x05\0\0\0\0\0\0\1x", b"\x01x\0\0\0\0\0\1x", b"plain text, no frames"]
+    "data", [b"\x06\0\0\0\0\0\0\1x", b"\x01x\0\0\0\0\0\1x", b"plain text, no frames"]
 )
 def test_what_is_no_frame_is_refused(data: bytes) -> None:
     with pytest.raises(BadFrame):

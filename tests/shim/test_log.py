@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dockpy.shim import log
-from dockpy.shim.log import Entry, JsonFileReader, LocalReader
+from dockpy.shim.log import Entry, LocalReader, LogDamaged
+from dockpy.shim.logjson import JsonFileReader, parse_rfc3339
 from dockpy.shim.logwriter import JsonFileWriter, LocalWriter, serials
+from dockpy.shim.packed import pack_json, pack_local
 
 SECOND = 1_000_000_000
 
@@ -159,7 +161,8 @@ def test_no_room_leaves_no_half_record(tmp_path: Path) -> None:
         write(writer, (1, b"x" * 200 + b"\n", 2), (1, b"also fits\n", 3))
         os._exit(0)
     os.waitpid(pid, 0)
-    assert texts(LocalReader(str(tmp_path))) == [b"fits\n", b"also fits\n"]
+    hole = b"dockpy: 201 bytes of output are missing here: File too large\n"
+    assert texts(LocalReader(str(tmp_path))) == [b"fits\n", hole, b"also fits\n"]
 
 
 # --------------------------------------------------------------------------------- json-file
@@ -215,7 +218,7 @@ def test_pieces_of_a_line_bear_the_time_of_its_first(tmp_path: Path) -> None:
     write(
         writer, (1, b"x" * 16384, SECOND), (1, b"x" * 16384, 2 * SECOND), (1, b"\nn\n", 3 * SECOND)
     )
-    times = [log.parse_rfc3339(record["time"]) for record in records(tmp_path / "log")]
+    times = [parse_rfc3339(record["time"]) for record in records(tmp_path / "log")]
     assert times == [SECOND, SECOND, SECOND, 3 * SECOND]
 
 
@@ -272,5 +275,158 @@ def test_json_streams_since_and_torn_lines(tmp_path: Path) -> None:
 )
 def test_times(now: int, text: str) -> None:
     assert log.rfc3339_nano(now) == text
-    assert log.parse_rfc3339(text) == now
-    assert log.parse_rfc3339(log.rfc3339_nano(now, fixed=True)) == now
+    assert parse_rfc3339(text) == now
+    assert parse_rfc3339(log.rfc3339_nano(now, fixed=True)) == now
+
+
+# ------------------------------------------------------------------- what others do to the files
+
+
+def always(_status: os.stat_result) -> bool:
+    return True
+
+
+def test_compressed_files_are_read_as_if_they_were_not(tmp_path: Path) -> None:
+    writer = LocalWriter(str(tmp_path), 1000, 50)
+    lines = [b"%05d\n" % number for number in range(2000)]
+    for at, line in enumerate(lines):
+        writer.append(1, memoryview(line), at + 1)
+    pack_local(str(tmp_path), always)
+    assert len(list(tmp_path.glob("*.data"))) == 1
+    assert len(list(tmp_path.glob("*.data.gz"))) > 5
+    assert texts(LocalReader(str(tmp_path))) == lines
+    assert texts(LocalReader(str(tmp_path), tail=700)) == lines[-700:]
+
+
+def test_compressed_json_files_are_dockers_and_keep_their_place(tmp_path: Path) -> None:
+    import gzip
+
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, 2000, 9, '{"a":"b"}')
+    lines = [b"%04d\n" % number for number in range(100)]
+    for at, line in enumerate(lines[:60]):
+        write(writer, (1, line, at))
+    with gzip.open(_packed(path, "1"), "rb") as file:
+        first = file.readline()
+    assert b'"stream":"stdout","attrs":{"a":"b"},"time":' in first
+    for at, line in enumerate(lines[60:]):
+        write(writer, (1, line, at + 60))
+    assert texts(JsonFileReader(path)) == lines
+
+
+def _packed(path: str, number: str) -> str:
+    pack_json(path, always)
+    return f"{path}.{number}.gz"
+
+
+def test_a_json_reader_follows_through_rotation_and_compression(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, 300, 6)
+    reader = JsonFileReader(path)
+    found = []
+    for number in range(60):
+        write(writer, (1, b"%d\n" % number, number))
+        pack_json(path, always)
+        if number % 7 == 0:
+            found += [entry.data for entry in reader.entries()]
+    found += [entry.data for entry in reader.entries()]
+    assert found == [b"%d\n" % number for number in range(60)]
+
+
+def test_one_json_file_only_is_read_to_its_end_before_the_next(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, 200, 1)
+    reader = JsonFileReader(path)
+    found = []
+    for number in range(30):
+        write(writer, (1, b"%d\n" % number, number))
+        found += [entry.data for entry in reader.entries()]
+    assert found == [b"%d\n" % number for number in range(30)]
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_json_files_end_with_the_record_that_fills_them(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 1000, 100)
+    write(writer, (1, b"y\n" * 500, 1))
+    sizes = [file.stat().st_size for file in tmp_path.iterdir() if file != path]
+    assert len(sizes) > 20
+    assert len(set(sizes)) == 1
+    assert 1000 <= sizes[0] < 1000 + len(records(path)[0]) + 80
+
+
+@pytest.mark.parametrize("driver", ["local", "json"])
+def test_a_mark_is_where_another_reader_goes_on(tmp_path: Path, driver: str) -> None:
+    path = str(tmp_path / "log")
+
+    def reader(**more: object) -> LocalReader | JsonFileReader:
+        kind = LocalReader if driver == "local" else JsonFileReader
+        return kind(path, **more)  # type: ignore[arg-type]  # of either
+
+    writer = LocalWriter(path, 500, 9) if driver == "local" else JsonFileWriter(path, 900, 9)
+    write(writer, (1, b"1\n2\n3\n", 1))
+    first = reader(tail=2)
+    assert [entry.data for entry in first.entries()] == [b"2\n", b"3\n"]
+    mark = first.mark()
+    assert mark
+    for number in range(4, 40):
+        write(writer, (1, b"%d\n" % number, number))
+    assert texts(reader(start=mark)) == [b"%d\n" % number for number in range(4, 40)]
+    assert len(texts(reader(start="99.0.0"))) == 39  # a place that is gone: from the oldest on
+
+
+def test_a_clock_that_jumps_back_hides_nothing(tmp_path: Path) -> None:
+    folder = local(tmp_path, (1, b"a\n", 50), (1, b"b\n", 10), (1, b"c\n", 60))
+    assert texts(LocalReader(folder, since=40)) == [b"a\n", b"c\n"]
+    assert texts(LocalReader(folder, until=55)) == [b"a\n", b"b\n"]
+
+
+def test_a_log_that_somebody_has_cut_is_told(tmp_path: Path) -> None:
+    folder = local(tmp_path, (1, b"a\n", 1), (1, b"b\n", 2))
+    os.truncate(tmp_path / "0.data", 2)
+    reader = LocalReader(folder)
+    assert next(reader.entries()).data == b"a\n"
+    with pytest.raises(LogDamaged, match="somebody has cut it"):
+        list(reader.entries())
+
+
+def test_a_log_that_somebody_has_emptied_goes_on(tmp_path: Path) -> None:
+    writer = LocalWriter(str(tmp_path), 0, 1)
+    reader = LocalReader(str(tmp_path))
+    write(writer, (1, b"a\n", 1), (1, b"b\n", 2))
+    assert [entry.data for entry in reader.entries()] == [b"a\n", b"b\n"]
+    os.truncate(tmp_path / "0.data", 0)
+    write(writer, (1, b"c\n", 3))
+    assert [entry.data for entry in reader.entries()] in ([], [b"c\n"])
+    assert texts(LocalReader(str(tmp_path))) == [b"c\n"]
+
+
+def test_json_notes_a_hole_and_goes_on(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    writer = JsonFileWriter(str(tmp_path / "log"), 0, 1)
+    write(writer, (1, b"fits\n", 1))
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
+        write(writer, (1, b"x" * 600 + b"\n", 2), (1, b"also fits\n", 3))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    found = [record["log"] for record in records(tmp_path / "log")]
+    assert found[0] == "fits\n"
+    assert found[1].endswith("bytes of output are missing here: File too large\n")
+    assert found[2] == "also fits\n"
+
+
+def test_texts_are_the_lines_without_times(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 0, 1)
+    write(writer, (1, b"a\nb\n", 1), (2, b"e\n", 2), (1, b"c\n", 3))
+    assert JsonFileReader(str(path)).texts() == [(1, b"a\nb\n"), (2, b"e\n"), (1, b"c\n")]
+    assert JsonFileReader(str(path), streams=frozenset([1])).texts()[-1] == (1, b"c\n")
+    assert JsonFileReader(str(path), since=2).texts() == [(2, b"e\n"), (1, b"c\n")]
+    with path.open("ab") as file:
+        file.write(b'{"log":"to\n')
+    assert b"".join(text for _, text in JsonFileReader(str(path)).texts()) == b"a\nb\ne\nc\n"

@@ -53,7 +53,7 @@ def test_an_anonymous_volume_is_a_folder_of_the_container_and_said_so() -> None:
         ({"Sysctls": {"kernel.panic": "1"}}, InvalidParameter),
         ({"Sysctls": {"net.core.somaxconn": "1"}, "NetworkMode": "host"}, InvalidParameter),
         ({"LogConfig": {"Type": "syslog"}}, InvalidParameter),
-        ({"LogConfig": {"Type": "local", "Config": {"max-size": "big"}}}, InvalidParameter),
+        ({"LogConfig": {"Type": "local", "Config": {"max-sizes": "1m"}}}, InvalidParameter),
         ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, InvalidParameter),
         ({"Runtime": "kata"}, InvalidParameter),
         ({"Memory": 5}, InvalidParameter),
@@ -91,10 +91,3 @@ def test_signals_by_any_spelling(text: str, number: int) -> None:
 def test_other_signals_are_refused(text: str) -> None:
     with pytest.raises(InvalidParameter, match="Invalid signal"):
         signal_number(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("10m", 10 << 20), ("1G", 1 << 30), ("512", 512), ("-1", 0), ("2kB", 2048)]
-)
-def test_sizes_of_logs(text: str, size: int) -> None:
-    assert served.log_size(text) == size

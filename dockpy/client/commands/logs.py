@@ -7,7 +7,7 @@ from dockpy.client.connection import quote
 from dockpy.client.errors import ApiError, CommandError, Disconnected
 from dockpy.client.output import write_all
 from dockpy.errors import DockpyError
-from dockpy.http.stdcopy import STDERR, FrameReader
+from dockpy.http.stdcopy import MARK, STDERR, SYSTEM_ERROR, FrameReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,40 +35,65 @@ def logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     raw = cli.connection.get(f"{path}/json")
     config = raw.get("Config") if isinstance(raw, dict) else None
     tty = isinstance(config, dict) and bool(config.get("Tty"))
-    written = [0, 0, 0]  # by descriptor
+    copy = _Copy(framed=cli.own_daemon or not tty)
+    if cli.own_daemon:
+        query["marks"] = True
     while True:
         stream = cli.connection.stream("GET", f"{path}/logs", query)
         try:
-            _copy(stream, tty, written)
+            copy.run(stream)
             return 0
         except Disconnected:
-            # The daemon is gone, the log is not: the next one tells it from the start. A tail
-            # would start elsewhere by now.
-            if not query["follow"] or query["tail"] != "all" or not cli.own_daemon:
+            # The daemon is gone, the log is not: the next one goes on where this one stood.
+            if not query["follow"] or not cli.own_daemon:
                 raise
         await_daemon(cli, f"{path}/json")
+        query["mark"], query["tail"] = copy.mark, "all"
 
 
-def _copy(stream: Stream, tty: bool, written: list[int]) -> None:
-    """All but what has been written before."""
-    skip = list(written)
-    frames = FrameReader()
-    try:
-        while True:
-            try:
-                piece = stream.piece()
-            except OSError as error:
-                raise Disconnected(f"the daemon went away: {error.strerror}") from None
-            if not piece:
-                return
-            for number, data in [(1, piece)] if tty else frames.feed_grouped(piece):
-                fd = 2 if number >= STDERR else 1
-                known = min(skip[fd], len(data))
-                skip[fd] -= known
-                write_all(fd, data[known:])
-                written[fd] += len(data) - known
-    finally:
-        stream.close()
+class _Copy:
+    """Writes a log to stdout and stderr, and knows where to go on when the connection breaks."""
+
+    def __init__(self, *, framed: bool) -> None:
+        self._framed = framed
+        self.mark = ""  # the last place that our own daemon has named
+        self._since = [0, 0, 0]  # bytes written since, by descriptor
+
+    def run(self, stream: Stream) -> None:
+        """To the end of the answer; Disconnected when it breaks off."""
+        skip = self._since
+        asked, self._since = self.mark, [0, 0, 0]
+        frames = FrameReader()
+        said = trouble = b""
+        try:
+            while True:
+                try:
+                    piece = stream.piece()
+                except OSError as error:
+                    raise Disconnected(f"the daemon went away: {error.strerror}") from None
+                if not piece:
+                    break
+                for number, data in frames.feed_grouped(piece) if self._framed else [(1, piece)]:
+                    if number == MARK:
+                        said += data
+                        while b"\n" in said:
+                            place, _, said = said.partition(b"\n")
+                            if asked and place.decode() != asked:
+                                skip = [0, 0, 0]  # the place is gone: what comes is what is left
+                            asked, self.mark, self._since = "", place.decode(), [0, 0, 0]
+                        continue
+                    if number == SYSTEM_ERROR:
+                        trouble += data
+                        continue
+                    fd = 2 if number == STDERR else 1
+                    known = min(skip[fd], len(data))
+                    skip[fd] -= known
+                    write_all(fd, data[known:])
+                    self._since[fd] += len(data)
+        finally:
+            stream.close()
+        if trouble:
+            raise CommandError(f"error from daemon in stream: {trouble.decode().rstrip()}")
 
 
 def await_daemon(cli: Cli, path: str) -> None:

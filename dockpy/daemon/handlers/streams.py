@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import trio
@@ -10,10 +11,11 @@ from dockpy.api import query as q
 from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotServed
+from dockpy.http import stdcopy
 from dockpy.supervisor import streams
 from dockpy.supervisor.container import Client, Container
 from dockpy.supervisor.containers import Containers
-from dockpy.supervisor.logs import LogQuery, Reader, more, open_log
+from dockpy.supervisor.logs import LogDamaged, LogQuery, Piece, Reader, more, open_log
 
 
 class StreamHandlers:
@@ -64,7 +66,7 @@ class StreamHandlers:
         query = LogQuery(client.stdout, client.stderr)
         reader = open_log(self._containers, container, query)
         try:
-            for header, piece in (*reader.pieces(), *reader.rest()):
+            for header, piece in _everything(reader):
                 data = memoryview(header + (piece if isinstance(piece, bytes) else piece.read()))
                 while data:
                     try:
@@ -95,6 +97,9 @@ class StreamHandlers:
             tail=tail,
             since=q.timestamp(query.get("since", ""), "since") or 0,
             timestamps=q.boolean(query, "timestamps"),
+            details=q.boolean(query, "details"),
+            marks=q.boolean(query, "marks"),
+            start=query.get("mark", ""),
         )
         until = q.timestamp(query.get("until", ""), "until")
         if until is not None:
@@ -103,22 +108,29 @@ class StreamHandlers:
 
     async def _send_logs(self, exchange: Exchange, container: Container, query: LogQuery) -> None:
         reader = open_log(self._containers, container, query)
-        framed = not container.record.config.tty
+        framed = query.marks or not container.record.config.tty
         try:
             await exchange.begin(
                 MULTIPLEXED_STREAM if framed and exchange.version >= (1, 42) else RAW_STREAM
             )
-            await _send_pieces(exchange, reader)
-            if query.follow:
-                await self._follow(exchange, container, reader)
-            await _send_pieces(exchange, reader, last=True)
+            try:
+                await exchange.write(reader.mark())
+                await _send_pieces(exchange, reader)
+                if query.follow:
+                    await self._follow(exchange, container, reader, query)
+                await _send_all(exchange, reader.rest())
+            except LogDamaged as error:
+                text = f"Error grabbing logs: {error}\n".encode()
+                await exchange.write(stdcopy.frame(stdcopy.SYSTEM_ERROR, text) if framed else text)
             await exchange.end()
         finally:
             reader.close()
 
-    async def _follow(self, exchange: Exchange, container: Container, reader: Reader) -> None:
+    async def _follow(
+        self, exchange: Exchange, container: Container, reader: Reader, query: LogQuery
+    ) -> None:
         async def wait_more() -> bool:
-            return await more(container, reader)
+            return await more(container, reader, through_restarts=query.marks)
 
         with trio.move_on_after(reader.seconds_left()):
             while await exchange.while_connected(wait_more):
@@ -126,14 +138,33 @@ class StreamHandlers:
         await _send_pieces(exchange, reader)
 
 
-async def _send_pieces(exchange: Exchange, reader: Reader, *, last: bool = False) -> None:
-    for header, piece in reader.rest() if last else reader.pieces():
+async def _send_pieces(exchange: Exchange, reader: Reader) -> None:
+    while True:
+        # A thread's turn each, since a file may have to be unpacked.
+        batch = await trio.to_thread.run_sync(reader.batch)
+        if not batch:
+            return
+        await _send_all(exchange, batch)
+        await exchange.write(reader.mark())
+
+
+async def _send_all(exchange: Exchange, batch: list[tuple[bytes, Piece]]) -> None:
+    for header, piece in batch:
         if isinstance(piece, bytes):
             await exchange.write(header + piece)
         else:
             await exchange.write_file(header, piece.fd, piece.offset, piece.length)
         # A client that reads as fast as we write would have the daemon for itself.
         await trio.lowlevel.checkpoint()
+
+
+def _everything(reader: Reader) -> Iterator[tuple[bytes, Piece]]:
+    while True:
+        batch = reader.batch()
+        if not batch:
+            break
+        yield from batch
+    yield from reader.rest()
 
 
 def check_detach_keys(text: str) -> str:
