@@ -26,6 +26,7 @@ FILE = TOP / "build/dist/dockpy"
 BUSYBOX, DEBIAN = "localhost/busybox:latest", "localhost/debian:latest"
 PIPED = 1 << 30
 LINES = 400_000
+COPIED = 200 << 20
 LOG_LINE = "the quick brown fox jumps over the lazy dog, again and again and again"
 
 
@@ -282,6 +283,35 @@ def log_read(engine: Engine) -> float:
         engine.drop(name)
 
 
+def copied(engine: Engine, inwards: bool) -> float:
+    """`cp` of one file of 200 MiB to a running container, or from it."""
+    with tempfile.TemporaryDirectory(prefix="dockpy-bench-cp-") as folder:
+        entry = pwd.getpwnam(engine.user)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        source = Path(folder) / "file"
+        block = os.urandom(1 << 20)
+        source.write_bytes(block * (COPIED >> 20))
+        source.chmod(0o644)
+        name = engine.running("sleep", "1000")
+        try:
+            taken = engine.time("cp", str(source), f"{name}:/file")
+            if not inwards:
+                taken = engine.time("cp", f"{name}:/file", f"{folder}/back")
+                if (Path(folder) / "back").stat().st_size != COPIED:
+                    raise Failed(f"{engine.name}: the copy has another size")
+            return taken
+        finally:
+            engine.drop(name)
+
+
+def copy_to(engine: Engine) -> float:
+    return copied(engine, True)
+
+
+def copy_from(engine: Engine) -> float:
+    return copied(engine, False)
+
+
 ROWS = (
     Row("version", "client alone: --version", version, {"docker": 1.0}),
     Row("run", "run --rm IMG true, warm", run, {"podman": 0.25, "docker": 0.12}, also=("runc",)),
@@ -294,6 +324,8 @@ ROWS = (
     Row("rm-hundred", "one rm -f of 100", remove_hundred, {"podman": 0.3}, pairs=5),
     Row("ps-hundred", "ps, 100 running", list_hundred, {"docker": 0.7}, pairs=5),
     Row("load", "load of a 128 MB image", load, {"podman": 0.4, "docker": 0.4}, pairs=5),
+    Row("cp-to", "cp of 200 MiB to a container", copy_to, {"docker": 1.0}, pairs=5),
+    Row("cp-from", "cp of 200 MiB from a container", copy_from, {"docker": 1.0}, pairs=5),
     Row("pipe", "1 GiB through run -i cat", pipe, {"podman": 6.0}, unit="MB/s", pairs=5),
     Row("log-read", "logs of 28 MB", log_read, {"docker": 10.0}, unit="MB/s", pairs=5),
     Row("log-ingest", "28 MB into the log", log_ingest, {"podman": 1.0}, unit="MB/s", pairs=5),

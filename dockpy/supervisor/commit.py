@@ -66,7 +66,7 @@ async def commit(containers: Containers, container: Container, request: Request)
 
 @asynccontextmanager
 async def _still(containers: Containers, container: Container, pause: bool) -> AsyncIterator[None]:
-    """The container's processes stand still while its files are read, where they can be made to."""
+    """The container's processes stand still while its files are read: not yet, nothing here can pause."""
     yield
 
 
