@@ -39,16 +39,21 @@ def logs_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if cli.own_daemon:
         query["marks"] = True
     while True:
-        stream = cli.connection.stream("GET", f"{path}/logs", query)
+        begun = False
         try:
+            stream = cli.connection.stream("GET", f"{path}/logs", query)
+            begun = True
             copy.run(stream)
             return 0
-        except Disconnected:
-            # The daemon is gone, the log is not: the next one goes on where this one stood.
-            if not query["follow"] or not cli.own_daemon:
+        except (Disconnected, ApiError) as error:
+            # The daemon is gone, the log is not: the next one goes on where this one stood. It may
+            # also have died while it was asked, or the keeper says that it is being made again.
+            gone = not isinstance(error, ApiError) or error.status == UNAVAILABLE
+            if not gone or not query["follow"] or not cli.own_daemon:
                 raise
         await_daemon(cli, f"{path}/json")
-        query["mark"], query["tail"] = copy.mark, "all"
+        if begun:
+            query["mark"], query["tail"] = copy.mark, "all"
 
 
 class _Copy:
