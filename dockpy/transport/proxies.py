@@ -80,10 +80,8 @@ def _matches(word: str, url: Url) -> bool:
         return True
     address = _address(url.host)
     if "/" in word:
-        try:
-            return address is not None and address in ipaddress.ip_network(word, strict=False)
-        except ValueError:
-            return False  # not a range: matches nothing, as in Go
+        network = _network(word)
+        return network is not None and address is not None and address in network
     host, port = _split_port(word)
     if port and port != str(url.port):
         return False
@@ -109,5 +107,13 @@ def _split_port(word: str) -> tuple[str, str]:
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """None for what is no range: it matches nothing, as in Go."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
