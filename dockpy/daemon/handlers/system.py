@@ -108,7 +108,8 @@ class SystemHandlers:
     async def info(self, exchange: Exchange) -> None:
         containers = self._containers
         everyone = containers.all()
-        running = containers.running()
+        paused = containers.paused()
+        running = containers.running() - paused
         images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
         uname = os.uname()
         warnings = [
@@ -123,8 +124,8 @@ class SystemHandlers:
                 "ID": containers.host.boot,
                 "Containers": len(everyone),
                 "ContainersRunning": running,
-                "ContainersPaused": 0,
-                "ContainersStopped": len(everyone) - running,
+                "ContainersPaused": paused,
+                "ContainersStopped": len(everyone) - running - paused,
                 "Images": len(images),
                 "Driver": containers.snapshots.name,
                 "DriverStatus": [["Tier", self._about.tier]],
