@@ -44,6 +44,9 @@ class CopySnapshotter(LayeredSnapshotter):
         if stack:
             like_folder(self.tree(stack[0].number), target, self.real_owners)
 
+    def _unmake(self, active: Active) -> None:
+        """Nothing: files of its own are all that there is."""
+
     def layers(self, key: str) -> tuple[str, ...]:
         self._of_key(key)
         return ()

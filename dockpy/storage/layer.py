@@ -26,6 +26,7 @@ from dockpy.storage import remove, tar
 from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.source import HONEST, Limits, Source
 from dockpy.storage.tar import Entry, TarReader, shown
+from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
 from dockpy.storage.view import OPAQUE
 
 Read = Callable[[int], bytes]
@@ -35,9 +36,7 @@ AUFS = b".wh..wh."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_REFUSED_XATTRS = (b"user.overlay.", b"user.containers.", b"trusted.")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_TIME_LIMIT = (1 << 63) - 1  # nanoseconds; beyond, docker takes the epoch
 _FREE_CHECK = 64 << 20  # files from this size on are measured against the free space first
 
 
@@ -233,7 +232,7 @@ class _Tree:
         for name, value in entry.xattrs.items():
             # The rest (selinux, ima, ACLs by number) means nothing on another host.
             wanted = name.startswith(b"user.") or name == b"security.capability"
-            if not wanted or name.startswith(_REFUSED_XATTRS):
+            if not wanted or name.startswith(REFUSED_XATTRS):
                 continue
             try:
                 os.setxattr(fd, name, value)
@@ -516,29 +515,6 @@ class _Tree:
             os.utime(fd, ns=(folder.mtime_ns, folder.mtime_ns))
         finally:
             os.close(fd)
-
-
-def safe_path(name: bytes) -> bytes:
-    """`name` relative to the root, lexically clean as docker cleans it; InvalidParameter when it climbs out."""
-    if len(name) > 4095:
-        raise InvalidParameter(f"{shown(name)}: the name is too long")
-    if b"\0" in name:
-        raise InvalidParameter(f"{shown(name)}: the name has a NUL")
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"" or part == b".":
-            continue
-        if part == b"..":
-            if not parts:
-                raise InvalidParameter(f"{shown(name)}: the name leads out of the archive's root")
-            parts.pop()
-        else:
-            parts.append(part)
-    return b"/".join(parts)
-
-
-def bounded_time(value: int) -> int:
-    return value if -_TIME_LIMIT <= value <= _TIME_LIMIT else 0
 
 
 def told(error: OSError, path: bytes) -> DockpyError:

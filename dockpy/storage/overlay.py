@@ -45,6 +45,9 @@ class OverlaySnapshotter(LayeredSnapshotter):
         if self._too_long(active, stack):
             self._link_together(active, stack)
 
+    def _unmake(self, active: Active) -> None:
+        """Nothing: the kernel's mount is the container's own, and gone with it."""
+
     def _too_long(self, active: Active, stack: tuple[Layer, ...]) -> bool:
         """Whether the layers' names fit neither mount(2)'s page nor options of their own."""
         lowers = tuple(self.tree(one.number) for one in stack)

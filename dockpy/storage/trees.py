@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class Active:
     parent: int
 
 
-class LayeredSnapshotter:
+class LayeredSnapshotter(ABC):
     """The contract (see snapshot.py) but for making, mounting and measuring active trees."""
 
     name = ""
@@ -366,14 +367,16 @@ class LayeredSnapshotter:
     def upper(self, key: str) -> str:
         return f"{self.tree(self._of_key(key).number)}/u"
 
-    def mounts(self, key: str) -> tuple[Mount, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def mounts(self, key: str) -> tuple[Mount, ...]: ...
 
+    @abstractmethod
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:
-        raise NotImplementedError
+        """What a driver needs beside the record before `active` can be mounted."""
 
+    @abstractmethod
     def _unmake(self, active: Active) -> None:
-        """Ends what keeps an active tree busy; nothing here."""
+        """Ends what keeps an active tree busy."""
 
     def recover(self) -> None:
         """Removes trees without a record, records without a tree, and files half written."""

@@ -22,6 +22,7 @@ from dockpy.storage import tar
 from dockpy.storage.pack import is_kernel_s
 from dockpy.storage.remove import remove_tree
 from dockpy.storage.tar import Entry, TarReader, shown
+from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARENT = os.O_PATH | os.O_DIRECTORY
-_REFUSED_XATTRS = (b"user.overlay.", b"user.containers.", b"trusted.")
-_TIME_LIMIT = (1 << 63) - 1  # nanoseconds; beyond, docker takes the epoch
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -89,11 +88,11 @@ def untar(
     job = _Job(place, own, devices, no_overwrite)
     try:
         while (entry := archive.next()) is not None:
-            entry.name = rename(clean_name(entry.name))
+            entry.name = rename(safe_path(entry.name))
             if owner is not None:
                 entry.uid, entry.gid = owner
             if entry.kind == tar.HARDLINK:
-                entry.link = rename(clean_name(entry.link))
+                entry.link = rename(safe_path(entry.link))
             if entry.name:
                 job.add(entry, archive)
         archive.drain()
@@ -205,7 +204,7 @@ class _Job:
             self._own(fd, entry.uid, entry.gid, entry.mode)
         for name, value in entry.xattrs.items():
             wanted = name.startswith(b"user.") or name == b"security.capability"
-            if wanted and not name.startswith(_REFUSED_XATTRS):
+            if wanted and not name.startswith(REFUSED_XATTRS):
                 try:
                     os.setxattr(fd, name, value)
                 except OSError as error:
@@ -320,27 +319,6 @@ def _fill(fd: int, entry: Entry, archive: TarReader) -> None:
                 written = os.pwrite(fd, piece, position)
                 position += written
                 piece = piece[written:]
-
-
-def clean_name(name: bytes) -> bytes:
-    """A member's name relative to the place; b"" is the place itself. InvalidParameter when it leads out."""
-    if len(name) > 4095 or b"\0" in name:
-        raise InvalidParameter(f"{shown(name)}: the name is too long or has a NUL")
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if not parts:
-                raise InvalidParameter(f"{shown(name)}: the name leads out of the archive's root")
-            parts.pop()
-        else:
-            parts.append(part)
-    return b"/".join(parts)
-
-
-def bounded_time(value: int) -> int:
-    return value if -_TIME_LIMIT <= value <= _TIME_LIMIT else 0
 
 
 def _kind(parent: int, base: bytes) -> int:

@@ -69,7 +69,7 @@ def check(request: ContainerCreate) -> list[str]:
     warnings = _check_mounts(config, host)
     _check_isolation(config, host)
     warnings += _check_network(request)
-    warnings += _check_limits(host)
+    warnings += check_limits(host)
     logoptions.check(host)
     return warnings
 
@@ -372,7 +372,8 @@ def _values(raw: object) -> list[object]:
     return list(raw.values()) if isinstance(raw, dict) else [raw]
 
 
-def _check_limits(host: HostConfig) -> list[str]:
+def check_limits(host: HostConfig) -> list[str]:
+    """A warning for each limit that nothing enforces here; InvalidParameter for what makes no sense."""
     if 0 < host.memory < 6 << 20:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.nano_cpus < 0:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dockpy.api.container import RestartPolicy, decode
+from dockpy.api.container import HostConfig, RestartPolicy, decode
 from dockpy.errors import InvalidParameter
 from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.served import check_limits
 
 
 def update(containers: Containers, container: Container, raw: Mapping[str, object]) -> list[str]:
     """The warnings. Raises before anything has changed."""
     record = container.record
     host = record.host_config
+    warnings = check_limits(decode(HostConfig, raw, ""))
     policy = decode(RestartPolicy, raw.get("RestartPolicy"), "RestartPolicy")
     if policy.name:
         restart.check(policy)
@@ -30,4 +32,4 @@ def update(containers: Containers, container: Container, raw: Mapping[str, objec
         container.record = record
         containers.save_state(container)
     containers.publish(container, "update")
-    return []
+    return warnings

@@ -28,9 +28,14 @@ def test_raw_mode_passes_keys_on_and_is_undone_also_after_an_error() -> None:
 
 def test_leaving_raw_mode_survives_the_end_of_the_terminal() -> None:
     master, slave = os.openpty()
+    left = False
     with Raw(slave):
         os.close(slave)
         os.close(master)
+        left = True
+    assert left
+    with pytest.raises(termios.error, match="Bad file descriptor"):
+        termios.tcgetattr(slave)  # there is nothing that could have been put back
 
 
 def test_size_is_height_and_width() -> None:

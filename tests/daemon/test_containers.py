@@ -38,7 +38,8 @@ def test_the_name_is_free_once_a_removal_was_told(engine: Engine) -> None:
             )
             waiting.recv(4096)
             engine.ask("POST", f"/containers/{container}/start")
-            read_all(waiting)
+            assert b'{"StatusCode":0}' in read_all(waiting)
+        assert engine.ask("GET", "/containers/again/json").status == 404
 
 
 def test_standard_input_ends_with_the_half_close(engine: Engine) -> None:

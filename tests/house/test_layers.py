@@ -64,7 +64,7 @@ DOORS: dict[str, frozenset[str]] = {
         {f"runtime.{name}" for name in ("errors", "mounts", "namespaces", "rootfs", "users")}
     ),
     # `cp` packs and unpacks on this side, safely against the far end as the daemon does on its own.
-    "client": frozenset({"storage.tar", "storage.pack", "storage.untar"}),
+    "client": frozenset({"storage.tar", "storage.pack", "storage.untar", "storage.untrusted"}),
 }
 
 # Outside libraries and the modules that may load them.

@@ -1,7 +1,7 @@
 """The disk that the lab's machines start from: made once by debootstrap, kept in build/dist/lab.
 
-Its name is a digest of this recipe, so a change makes another one. Needs root, debootstrap, mke2fs and
-Debian's mirror (DOCKPY_LAB_MIRROR names another one).
+Its name is a digest of this recipe, so a change makes another one. Needs root, debootstrap, mke2fs and a
+mirror of Debian: the one that DOCKPY_LAB_MIRROR names, else apt's own, else debootstrap's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build" / "dist" / "lab"
-MIRROR = os.environ.get("DOCKPY_LAB_MIRROR", "http://deb.debian.org/debian")
 SUITE = "bookworm"
 PACKAGES = (
     "busybox-static,dbus,dbus-user-session,kmod,libpam-systemd,linux-image-cloud-amd64,login,passwd,procps,python3,"
@@ -70,7 +69,23 @@ def image() -> Image:
 
 
 def _bootstrap(root: Path) -> None:
-    _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root), MIRROR)
+    mirror = os.environ.get("DOCKPY_LAB_MIRROR") or _apt_mirror()
+    _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root),
+         *([mirror] if mirror else []))  # fmt: skip
+
+
+def _apt_mirror() -> str | None:
+    """The first mirror that this host's apt is told of, in either form of its lists."""
+    apt = Path("/etc/apt")
+    lists = [apt / "sources.list", *sorted(apt.glob("sources.list.d/*"))]
+    for path in (path for path in lists if path.is_file()):
+        for line in path.read_text(errors="replace").splitlines():
+            words = line.split()
+            if words[:1] in (["deb"], ["URIs:"]):
+                for word in words[1:]:
+                    if word.startswith(("http://", "https://")):
+                        return word
+    return None
 
 
 def _furnish(root: Path) -> None:

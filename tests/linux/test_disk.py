@@ -30,6 +30,11 @@ def test_a_folder_on_ext4_is_the_top_of_its_trees(tmp_path: Path) -> None:
 def test_a_file_system_without_such_a_wish_is_left_alone() -> None:
     fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     try:
+        with pytest.raises(OSError, match="Inappropriate ioctl"):
+            fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8))
+        before = os.fstat(fd)
         spread_folders(fd)
+        after = os.fstat(fd)
+        assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
     finally:
         os.close(fd)

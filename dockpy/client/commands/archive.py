@@ -21,15 +21,25 @@ if TYPE_CHECKING:
 
 def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     path = options.text("output")
+    check_output(path, "save image")
+    query = "&".join(f"names={quote(name)}" for name in arguments)
+    write_out(path, cli.connection.stream("GET", f"/images/get?{query}"))
+    return 0
+
+
+def check_output(path: str, what: str) -> None:
+    """Refuses, in docker's words, a `path` where no archive can appear; "" is stdout."""
     if not path and os.isatty(1):
         raise CommandError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     folder = os.path.dirname(os.path.abspath(path))
     if path and not os.path.isdir(folder):
         raise CommandError(
-            f'failed to save image: invalid output path: directory "{folder}" does not exist'
+            f'failed to {what}: invalid output path: directory "{folder}" does not exist'
         )
-    query = "&".join(f"names={quote(name)}" for name in arguments)
-    stream = cli.connection.stream("GET", f"/images/get?{query}")
+
+
+def write_out(path: str, stream: Stream) -> None:
+    """An archive to `path`, or to stdout where that is ""."""
     try:
         if path:
             save_to(path, stream)
@@ -38,7 +48,6 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
                 write_all(1, piece)
     finally:
         stream.close()
-    return 0
 
 
 def save_to(path: str, stream: Stream) -> None:

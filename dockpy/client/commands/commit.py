@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from dockpy.client.commands.archive import save_to
+from dockpy.client.commands.archive import check_output, write_out
 from dockpy.client.commands.images import split_reference
 from dockpy.client.connection import quote, target
 from dockpy.client.errors import CommandError
-from dockpy.client.output import out, write_all
+from dockpy.client.output import out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,26 +32,12 @@ def diff_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 
 def export_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     path = options.text("output")
-    if not path and os.isatty(1):
-        raise CommandError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    folder = os.path.dirname(os.path.abspath(path))
-    if path and not os.path.isdir(folder):
-        raise CommandError(
-            f'failed to export container: invalid output path: directory "{folder}" does not exist'
-        )
+    check_output(path, "export container")
     if path and os.path.isdir(path):
         raise CommandError(
             f'failed to export container: invalid output path: "{path}" must be a regular file'
         )
-    stream = cli.connection.stream("GET", f"/containers/{quote(arguments[0])}/export")
-    try:
-        if path:
-            save_to(path, stream)
-        else:
-            for piece in stream.pieces():
-                write_all(1, piece)
-    finally:
-        stream.close()
+    write_out(path, cli.connection.stream("GET", f"/containers/{quote(arguments[0])}/export"))
     return 0
 
 
