@@ -33,10 +33,10 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """None when it has ended."""
+    """None when it has ended, or is another user's where those are hidden (proc's hidepid)."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     try:
         return Process(pid, os.read(fd, 4096))

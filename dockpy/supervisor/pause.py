@@ -71,6 +71,7 @@ async def pause(containers: Containers, container: Container) -> None:
             return
         container.state = changed(container.state, frozen=True)
         containers.save_state(container)
+        containers.then.follow(containers, container)
     containers.publish(container, "pause")
 
 
@@ -87,6 +88,7 @@ async def wake(containers: Containers, container: Container) -> None:
     if container.state.paused:
         container.state = changed(container.state, frozen=False)
         containers.save_state(container)
+        containers.then.follow(containers, container)
         containers.publish(container, "unpause")
 
 

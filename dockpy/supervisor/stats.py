@@ -7,6 +7,8 @@ resident (pages that processes share count once for each).
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from dockpy.linux.proctable import TICKS, Table
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.pause import group_of, members
+
+log = logging.getLogger(__name__)
 
 ROUND = 1.0  # seconds between two samples of a stream, as docker's
 FRESH = 0.2  # seconds: how old a look at /proc may be for who asks once
@@ -157,7 +161,9 @@ class Sampler:
             self._table = table = Table()
         try:
             return sample(self._containers, container, table)
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
+                log.warning("no numbers of container %s: %s", container.id[:12], error)
             return Sample()  # it has ended in this moment
 
 

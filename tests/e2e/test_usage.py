@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -106,14 +107,39 @@ def test_the_pause_outlives_the_daemon(engine: Engine, counting: str) -> None:
         pytest.skip("that daemon ends its containers")
     engine.cli("pause", counting)
     rows = json.loads(engine.cli("daemon", "status", "--format", "json").out)["processes"]
-    import os
-
     os.kill(next(row["pid"] for row in rows if row["role"] == "daemon"), signal.SIGKILL)
     assert status(engine, counting).endswith("(Paused)")
     before = lines(engine, counting)
     assert engine.cli("unpause", counting).code == 0
     while lines(engine, counting) <= before:
         time.sleep(0.02)
+
+
+def test_a_commit_pauses_and_a_paused_one_is_not_probed(engine: Engine) -> None:
+    name, image = engine.name(), f"localhost/{engine.name()}:1"
+    probed = "echo x >> /probes"
+    engine.cli("run", "-d", "--name", name, "--network", "none", "--health-cmd", probed,
+               "--health-interval", "100ms", engine.image, "sleep", "60")  # fmt: skip
+    since = str(time.time())
+    assert engine.cli("commit", name, image).code == 0
+    assert engine.cli("commit", "--pause=false", name, image).code == 0
+    told = engine.cli("events", "--since", since, "--until", str(time.time()), "--filter", f"container={name}",
+                      "--format", "{{.Action}}").out.split()  # fmt: skip
+    seen = [word for word in told if word in ("pause", "unpause", "commit")]
+    assert seen == ["pause", "unpause", "commit", "commit"] or seen == ["pause", "commit", "unpause", "commit"]  # fmt: skip
+    engine.cli("pause", name)
+    assert engine.cli("inspect", "-f", "{{.State.Health.Status}}", name).out == "unhealthy\n"
+    since = str(time.time())
+    time.sleep(0.3)
+    told = engine.cli("events", "--since", since, "--until", str(time.time()), "--filter", f"container={name}").out  # fmt: skip
+    assert "exec_start" not in told
+    engine.cli("unpause", name)
+    deadline = time.monotonic() + 10
+    while engine.cli("inspect", "-f", "{{.State.Health.Status}}", name).out != "healthy\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    engine.cli("rm", "-f", name)
+    engine.cli("rmi", "-f", image)
 
 
 def test_stats_once(engine: Engine, counting: str) -> None:

@@ -113,7 +113,8 @@ class SystemHandlers:
         images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
         uname = os.uname()
         warnings = [
-            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced"
+            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
+            "and pause stops each process by SIGSTOP"
         ]
         security = ["name=seccomp,profile=builtin", "name=cgroupns"]
         if self._about.tier != "root":
