@@ -131,8 +131,8 @@ def test_a_commit_pauses_and_a_paused_one_is_not_probed(engine: Engine) -> None:
     assert engine.cli("inspect", "-f", "{{.State.Health.Status}}", name).out == "unhealthy\n"
     since = str(time.time())
     time.sleep(0.3)
-    told = engine.cli("events", "--since", since, "--until", str(time.time()), "--filter", f"container={name}").out  # fmt: skip
-    assert "exec_start" not in told
+    later = engine.cli("events", "--since", since, "--until", str(time.time()), "--filter", f"container={name}").out  # fmt: skip
+    assert "exec_start" not in later
     engine.cli("unpause", name)
     deadline = time.monotonic() + 10
     while engine.cli("inspect", "-f", "{{.State.Health.Status}}", name).out != "healthy\n":
