@@ -16,7 +16,7 @@ from dockpy import files, ids
 from dockpy.api.times import now
 from dockpy.errors import DockpyError
 from dockpy.shim.protocol import ShimLink
-from dockpy.supervisor import monitor, restart
+from dockpy.supervisor import monitor, pause, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers, read_exit
 from dockpy.supervisor.records import Broken, changed
@@ -139,6 +139,10 @@ async def _connect(containers: Containers, container: Container, socket: str) ->
     pid, start = reply.fields.get("pid"), reply.fields.get("start")
     if pid and container.state.running:
         container.state = changed(container.state, pid=int(pid), pid_start=int(start or 0))
+        frozen = pause.found(containers, container)
+        if frozen != container.state.frozen:
+            container.state = changed(container.state, frozen=frozen)
+            containers.save_state(container)
     code = reply.fields.get("code")
     if code is not None:
         finished = read_exit(containers.folders.bundle(container.id), containers.host.boot)
