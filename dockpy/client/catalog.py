@@ -344,6 +344,14 @@ disable-content-trust bool Skip image verification (default true)
 platform string Platform of the image, where it has several
 quiet/q bool Suppress verbose output""",
     ),
+    "login": (
+        "login", 0, 1, "[OPTIONS] [SERVER]", "Authenticate to a registry",
+        """\
+password/p string Password or Personal Access Token (PAT)
+password-stdin bool Take the Password or Personal Access Token (PAT) from stdin
+username/u string Username""",
+    ),
+    "logout": ("login", 0, 1, "[SERVER]", "Log out from a registry", ""),
     "save": (
         "archive", 1, -1, "[OPTIONS] IMAGE [IMAGE...]",
         "Save one or more images to a tar archive (streamed to STDOUT by default)",
@@ -449,8 +457,6 @@ NOT_SERVED = frozenset(
         "compose",
         "config",
         "context",
-        "login",
-        "logout",
         "manifest",
         "network",
         "node",
