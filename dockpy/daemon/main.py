@@ -30,6 +30,7 @@ from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
+from dockpy.daemon.handlers.usage import UsageHandlers
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
 from dockpy.damaged import Shelf
@@ -148,6 +149,7 @@ class Daemon:
             EventHandlers(containers.events),
             ContainerHandlers(containers),
             ExecHandlers(containers),
+            UsageHandlers(containers),
             StreamHandlers(containers),
             ImageHandlers(containers),
             ArchiveHandlers(containers),

@@ -19,7 +19,7 @@ from dockpy.api.times import now
 from dockpy.damaged import Empty, load_object
 from dockpy.errors import DockpyError, InvalidParameter
 from dockpy.shim.protocol import ShimLink
-from dockpy.supervisor import monitor, restart
+from dockpy.supervisor import monitor, pause, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers, read_exit
 from dockpy.supervisor.mend import mend
@@ -187,6 +187,10 @@ async def _connect(containers: Containers, container: Container, told: _ShimFile
     pid, start = reply.fields.get("pid"), reply.fields.get("start")
     if pid and container.state.running:
         container.state = changed(container.state, pid=int(pid), pid_start=int(start or 0))
+        frozen = pause.found(containers, container)
+        if frozen != container.state.frozen:
+            container.state = changed(container.state, frozen=frozen)
+            containers.save_state(container)
     code = reply.fields.get("code")
     if code is not None:
         finished = read_exit(containers.folders, container.id, containers.host.boot)

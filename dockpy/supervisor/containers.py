@@ -111,6 +111,9 @@ class Containers:
     def all(self) -> list[Container]:
         return list(self._by_id.values())
 
+    def paused(self) -> int:
+        return sum(container.state.paused for container in self._by_id.values())
+
     def running(self) -> int:
         return sum(container.state.running for container in self._by_id.values())
 
@@ -239,6 +242,7 @@ class Containers:
             started=now(),
             finished=ZERO,
             stopped=False,
+            frozen=False,
             begun=True,
         )
         self.save_state(container)

@@ -46,7 +46,7 @@ def follow(containers: Containers, container: Container) -> None:
     does not watch.
     """
     health = container.health
-    wanted = health is not None and container.state.status == "running"
+    wanted = health is not None and container.state.running and not container.state.paused
     if wanted and container.monitor is None:
         container.monitor = trio.CancelScope()
         containers.nursery.start_soon(_monitor, containers, container, container.monitor)

@@ -118,12 +118,23 @@ class State:
     restarts: int = 0
     stopped: bool = False  # by a user, not by itself
     begun: bool = False  # ever started
+    frozen: bool = False  # see `paused`
     restart_at: float = 0.0  # of a restarting one: on the monotonic clock of `boot`, seconds
     delay: float = 0.0  # its last back-off, seconds
 
     @property
     def running(self) -> bool:
         return self.status == "running"
+
+    @property
+    def paused(self) -> bool:
+        """Runs, and stands still."""
+        return self.running and self.frozen
+
+    @property
+    def word(self) -> str:
+        """docker's word for all of it."""
+        return "paused" if self.paused else self.status
 
     @property
     def restarting(self) -> bool:

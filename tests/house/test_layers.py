@@ -82,7 +82,7 @@ DOORS: dict[str, frozenset[str]] = {
 ASYNC = ("transport", "registry", "images", "network", "supervisor", "builder", "daemon")
 GATES: dict[str, tuple[str, ...]] = {
     "trio": ASYNC,
-    "h11": ("http.codec",),
+    "h11": ("http.codec", "http.client_codec"),
     "elftools": ("images.elf",),
     "pyroute2": ("network",),
     "ssl": ("transport",),
