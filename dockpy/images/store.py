@@ -27,6 +27,7 @@ from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
+from dockpy.storage.partial import Partials
 from dockpy.storage.snapshot import Snapshotter
 
 InUse = Callable[[str], Sequence[str]]
@@ -44,6 +45,7 @@ class ImageStore:
     ) -> None:
         self.content = content
         self.snapshots = snapshots
+        self.partials = Partials(content)
         self._index = index
         self._lock = lock
         self._mutex = threading.RLock()
@@ -249,6 +251,7 @@ class ImageStore:
             # The index comes before the first blob: without it, blobs are left-overs.
             files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
         self.content.recover()
+        self.partials.clean()
         # A damaged index is told by every use of it; until then nothing is collected.
         with suppress(Unavailable):
             self.collect()
