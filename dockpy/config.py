@@ -39,10 +39,13 @@ class RegistrySettings:
     no_proxy: str = ""
 
 
+SETTINGS = RegistrySettings()
+
+
 @dataclass(frozen=True)
 class Config:
     idle_exit: float = IDLE_EXIT  # seconds; 0 is never
-    registry: RegistrySettings = RegistrySettings()
+    registry: RegistrySettings = SETTINGS
 
 
 def load(path: str) -> Config:
