@@ -43,7 +43,7 @@ def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None
     """The socket of this store's daemon, which is started when there is none, and replaced when it is
     older than `build` (None: any will do). Unavailable: why it cannot be.
     """
-    paths = _make_store(paths, environ)
+    paths = make_store(paths, environ)
     with _between_hosts(paths), locked(paths.birth_lock):
         found = _living(paths)
         if found is not None and _fits(paths, build, *found):
@@ -138,7 +138,7 @@ def replaces(build: str, other: str) -> bool:
 # ------------------------------------------------------------------------------------- the store
 
 
-def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
+def make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
     """The folders; answers `paths` with the data folder of this host."""
     try:
         os.makedirs(paths.store, 0o700, exist_ok=True)
