@@ -237,7 +237,7 @@ class HttpServer:
         self._waiting: set[trio.CancelScope] = set()
 
     def stop(self) -> None:
-        """No further requests; what is under way may end, within GRACE."""
+        """No further connections and requests; what is under way may end, within GRACE."""
         self._stop.set()
         for scope in self._waiting:
             scope.cancel()
@@ -249,6 +249,8 @@ class HttpServer:
                     accepting.start_soon(self._accept, listener, connections)
                 await self._stop.wait()
                 accepting.cancel_scope.cancel()
+            for listener in listeners:
+                listener.close()
             connections.cancel_scope.deadline = trio.current_time() + GRACE
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
