@@ -160,7 +160,8 @@ def test_sigterm_lets_what_is_under_way_end(tmp_path: Path) -> None:
     assert sock.recv(4096).startswith(b"HTTP/1.1 201 ")
     assert sock.recv(4096) == b""
     assert idle.recv(10) == b""
-    assert serving.stop() == 0
+    assert serving.process.wait(10) == 0
+    serving.stop()
     sock.close()
     idle.close()
 
