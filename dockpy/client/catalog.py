@@ -168,6 +168,14 @@ detach-keys string Key sequence that detaches from the container
 no-stdin bool Do not attach STDIN
 sig-proxy bool Proxy all received signals to the process (default true)""",
     ),
+    "stats": (
+        "stats", 0, -1, "[OPTIONS] [CONTAINER...]", "Display a live stream of container(s) resource usage statistics",
+        f"""\
+all/a bool Show all containers (default shows just running)
+{_TABLE}
+no-stream bool Disable streaming stats and only pull the first result
+no-trunc bool Do not truncate output""",
+    ),
     "wait": (
         "lifecycle", 1, -1, "CONTAINER [CONTAINER...]",
         "Block until one or more containers stop, then print their exit codes", "",
@@ -400,6 +408,7 @@ LONG = {
                 "rm",
                 "run",
                 "start",
+                "stats",
                 "stop",
                 "top",
                 "unpause",
@@ -464,7 +473,6 @@ NOT_SERVED = frozenset(
         "secret",
         "service",
         "stack",
-        "stats",
         "swarm",
         "trust",
         "volume",

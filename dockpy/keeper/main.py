@@ -1,8 +1,7 @@
 """The keeper: namespaces, socket, then one loop that forks the daemon, again when it dies, and
 shims.
 
-`--store=PATH --lock=FD [--ready=FD] [--tier=T]` is a birth (client/birth.py); with `--takeover --run=
---daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
+What it is told is in keeper/options: a birth by a client, or a daemon that replaces its keeper.
 
 Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
 the path of every `run`; when the keeper dies they are init's.
@@ -24,6 +23,7 @@ from dockpy import files, reexec
 from dockpy.errors import DockpyError
 from dockpy.fastjson import dumps
 from dockpy.keeper import place
+from dockpy.keeper.options import Options
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.linux import inotify
 from dockpy.linux.memory import fill_holes, give_back
@@ -53,22 +53,6 @@ SETTLED = 60.0
 LONGEST_PAUSE = 10.0
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
-
-
-class Options:
-    """The command line, `--name=value` each."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        pairs = dict(word[2:].partition("=")[::2] for word in argv if word.startswith("--"))
-        self.paths = Paths(pairs["store"], pairs.get("data", ""))
-        self.lock_fd = int(pairs["lock"])
-        self.ready_fd = int(pairs.get("ready") or -1)
-        self.tier = pairs.get("tier") or None
-        self.takeover = "takeover" in pairs
-        self.run = pairs.get("run", "")
-        self.daemon = int(pairs.get("daemon") or 0)
-        self.link_fd = int(pairs.get("link") or -1)
-        self.listen_fd = int(pairs.get("listen") or -1)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -25,7 +25,8 @@ from dockpy.registry.directory import DirectoryBlobs
 from dockpy.registry.htpasswd import Accounts
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.server import HEADERS, RegistryServer
-from dockpy.transport.server import HttpServer, listen, server_context
+from dockpy.transport.server import HttpServer, listen
+from dockpy.transport.tls import server_context
 
 log = logging.getLogger("dockpy.registry")
 

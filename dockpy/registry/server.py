@@ -2,7 +2,7 @@
 
 From an exchange to a reply; what the disk has to do happens in worker threads. Errors are Refusals with the
 specification's codes; whatever else goes wrong is told as UNKNOWN and goes to the log with its traceback.
-Uploads, which take several requests, are in `uploads`.
+Uploads, which take several requests, are in `server_uploads`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dockpy.registry.routes import (
     page_of,
     route,
 )
-from dockpy.registry.uploads import UploadHandlers
+from dockpy.registry.server_uploads import UploadHandlers
 from dockpy.transport.server import Exchange, PeerGone
 
 log = logging.getLogger(__name__)

@@ -67,7 +67,8 @@ class Snapshotter(Protocol):
     def name(self) -> str:
         """docker's word for the driver: overlay2, fuse-overlayfs, copy."""
 
-    def has(self, chain: ChainID) -> bool: ...
+    def has(self, chain: ChainID) -> bool:
+        """Whether it can be stood on: its tree and those below are there."""
 
     def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
         """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
@@ -116,6 +117,12 @@ class Snapshotter(Protocol):
     def keys(self) -> tuple[str, ...]: ...
 
     def parent_of(self, key: str) -> ChainID | None: ...
+
+    def whole(self, key: str) -> bool:
+        """Whether the active tree and all those below are there. Not after a damaged record."""
+
+    def rebase(self, key: str, parent: ChainID | None) -> None:
+        """Puts an active tree on `parent`, with the same content as the one it stood on."""
 
     def chains(self) -> tuple[ChainID, ...]: ...
 

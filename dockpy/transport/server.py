@@ -11,9 +11,8 @@ import errno
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Sequence
-from typing import Callable, Protocol
+from typing import TYPE_CHECKING, Callable, Protocol
 
 import trio
 
@@ -21,6 +20,9 @@ from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.http.codec import REASONS, BadRequest, ServerCodec, raw_head
 from dockpy.http.messages import Body, Closed, EndOfRequest, NeedData, Request
 from dockpy.transport.unix import Connection
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger(__name__)
 
@@ -374,17 +376,3 @@ def listen(address: str) -> list[socket.socket]:
         reason = (error.strerror or str(error)).lower()
         raise Unavailable(f"cannot listen on {address}: {reason}") from None
     return listeners
-
-
-def server_context(certificate: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: b"")
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
-        raise Unavailable(
-            f"{certificate} and {key} are no certificate with its key: {reason}"
-        ) from None
-    return context

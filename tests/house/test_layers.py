@@ -13,7 +13,18 @@ from tests.house.sources import Import, Source, imports, modules
 
 # Single files at the top of dockpy/. `__main__` and `unpack` are nobody's to import but the start's.
 SINGLE = frozenset(
-    {"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson", "localdisk"}
+    {
+        "__init__",
+        "errors",
+        "files",
+        "paths",
+        "ids",
+        "config",
+        "reexec",
+        "fastjson",
+        "localdisk",
+        "damaged",
+    }
 )
 GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 
@@ -72,7 +83,7 @@ DOORS: dict[str, frozenset[str]] = {
 ASYNC = ("transport", "registry", "images", "network", "supervisor", "builder", "daemon")
 GATES: dict[str, tuple[str, ...]] = {
     "trio": ASYNC,
-    "h11": ("http.codec",),
+    "h11": ("http.codec", "http.client_codec"),
     "elftools": ("images.elf",),
     "pyroute2": ("network",),
     "ssl": ("transport",),

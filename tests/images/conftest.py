@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.damaged import Shelf
 from dockpy.images import archive
 from dockpy.images.store import ImageStore
 from dockpy.storage.content import ContentStore
@@ -28,7 +29,7 @@ def opened(folder: Path) -> ImageStore:
     store = ImageStore(
         ContentStore(images), snapshots, f"{images}/index.json", str(folder / "images.lock")
     )
-    store.recover()
+    store.recover(Shelf(f"{folder}/damaged"))
     return store
 
 
