@@ -108,4 +108,4 @@ class Paths:
         self.tmp = f"{data}/tmp"
         self.cache = f"{data}/cache"
         self.session = f"{data}/session"  # the boot in which a daemon serves, or was killed
-        self.damaged = f"{data}/damaged"  # what `system check --repair` has set aside
+        self.damaged = f"{data}/damaged"  # records that could not be read (dockpy.damaged)

@@ -34,6 +34,7 @@ from dockpy.daemon.handlers.usage import UsageHandlers
 from dockpy.daemon.jobs import lenders_of, sweep
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
+from dockpy.damaged import Shelf
 from dockpy.errors import DockpyError
 from dockpy.images.store import ImageStore
 from dockpy.keeper import takeover
@@ -109,14 +110,15 @@ class Daemon:
         snapshots.borrow([lender.snapshots for lender in lenders])
         images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
         images.borrow([lender.images for lender in lenders])
-        await trio.to_thread.run_sync(_recover, snapshots, images)
+        shelf = Shelf(paths.damaged)
+        await trio.to_thread.run_sync(_recover, snapshots, images, shelf)
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             containers = Containers(
                 nursery=nursery,
                 host=Host(self._info["run"], self._info["tier"], ids.boot_id()),
-                folders=Folders(paths.containers, paths.tmp),
+                folders=Folders(paths.containers, paths.tmp, shelf),
                 images=images,
                 image_index=f"{paths.images}/index.json",
                 snapshots=snapshots,
@@ -232,7 +234,7 @@ def _sign(paths: Paths) -> None:
             os.utime(paths.daemon_json)
 
 
-def _recover(snapshots: Snapshotter, images: ImageStore) -> None:
+def _recover(snapshots: Snapshotter, images: ImageStore, shelf: Shelf) -> None:
     """What an interrupted daemon left half done, before anybody asks."""
     snapshots.recover()
-    images.recover()
+    images.recover(shelf)

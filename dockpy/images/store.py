@@ -6,15 +6,18 @@ other processes at the lock file. Images of other stores (`borrow`) are seen and
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from dockpy import files
+from dockpy.damaged import Shelf, load_bytes
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
 from dockpy.images.image import Image
+from dockpy.images.salvage import salvaged
 from dockpy.images.unpack import Opened, unpack
 from dockpy.oci.descriptor import (
     ANNOTATION_IMAGE_NAME,
@@ -28,6 +31,8 @@ from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_in
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Snapshotter
+
+log = logging.getLogger(__name__)
 
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
@@ -261,15 +266,26 @@ class ImageStore:
             self._manifests = {k: v for k, v in self._manifests.items() if k in blobs}
             return self._drop([chain for chain in self.snapshots.chains() if chain not in chains])
 
-    def recover(self) -> None:
-        """To be called once before anything else: removes what an interrupted change has left."""
+    def recover(self, shelf: Shelf) -> None:
+        """To be called once before anything else: removes what an interrupted change has left.
+
+        A damaged index is set aside, and what can be known is put into a new one.
+        """
         for path in list(files.partial_files(os.path.dirname(self._index))):
             files.unlink_if_exists(path)
-        if not os.path.exists(self._index):
-            # The index comes before the first blob: without it, blobs are left-overs.
-            files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
+        data = b""
+        try:
+            data = load_bytes(self._index)
+            index_from_json(parse(data, "index.json"))
+        except FileNotFoundError:
+            self._write(salvaged(b"", self.content))
+        except InvalidParameter as error:
+            if shelf.set_aside(self._index, "index.json", str(error)):
+                entries = salvaged(data, self.content)
+                self._write(entries)
+                named = sum(ANNOTATION_IMAGE_NAME in entry.annotations for entry in entries)
+                log.warning("%d entries of it are still known, %d with a name", len(entries), named)
         self.content.recover()
-        # A damaged index is told by every use of it; until then nothing is collected.
         with suppress(Unavailable):
             self.collect()
 

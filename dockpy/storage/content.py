@@ -15,6 +15,7 @@ from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import Digest, algorithm_of, digest, digest_bytes, digest_of, hasher, hex_of
+from dockpy.storage import remove
 
 Read = Callable[[int], bytes]
 
@@ -110,8 +111,8 @@ class ContentStore:
                     continue  # somebody else's file; an OCI layout may hold any
 
     def recover(self) -> None:
-        for entry in os.scandir(self._ingest):
-            os.unlink(entry.path)
+        for entry in list(os.scandir(self._ingest)):
+            remove.remove_path(entry.path)
 
 
 class BlobWriter:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockpy import files
-from dockpy.errors import DockpyError
+from dockpy.damaged import load_object
+from dockpy.errors import InvalidParameter
 from dockpy.oci.digest import ChainID, chain_id, hex_of
+from dockpy.oci.fields import Fields
 from dockpy.storage.snapshot import Usage
 
 
@@ -37,15 +40,22 @@ class Layer:
         return json.dumps(raw).encode()
 
 
-def layer_from_bytes(data: bytes) -> Layer:
-    raw = json.loads(data)
-    parent = raw["parent"]
+def layer_from_json(raw: Mapping[str, object], name: str) -> Layer:
+    """InvalidParameter when this is no record of the chain with the hex digits `name`."""
+    fields = Fields(raw, "record")
+    parent = fields.raw("parent")
+    chain = chain_id(fields.text("chain"))
+    if hex_of(chain) != name:
+        raise InvalidParameter("it is of another layer")
+    number = fields.integer("number")
+    if number < 1 or parent == chain:
+        raise InvalidParameter("its number or its parent cannot be")
     return Layer(
-        chain_id(raw["chain"]),
-        None if parent is None else chain_id(parent),
-        int(raw["number"]),
-        Usage(int(raw["size"]), int(raw["inodes"])),
-        bool(raw["opaque"]),
+        chain,
+        None if parent is None else chain_id(fields.text("parent")),
+        number,
+        Usage(fields.integer("size"), fields.integer("inodes")),
+        fields.boolean("opaque"),
     )
 
 
@@ -68,10 +78,11 @@ class Lender:
 
     def layer(self, chain: ChainID) -> Layer | None:
         try:
-            found = layer_from_bytes(files.read_bytes(f"{self._root}/chains/{hex_of(chain)}"))
-        except (OSError, ValueError, KeyError, TypeError, DockpyError):
+            name = hex_of(chain)
+            found = layer_from_json(load_object(f"{self._root}/chains/{name}"), name)
+        except (OSError, InvalidParameter):
             return None
-        return found if found.chain == chain and os.path.isdir(self.tree(found)) else None
+        return found if os.path.isdir(self.tree(found)) else None
 
     def tree(self, one: Layer) -> str:
         return os.path.realpath(f"{self._root}/n/{one.number}")

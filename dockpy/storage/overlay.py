@@ -31,9 +31,11 @@ PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtim
 class OverlaySnapshotter(LayeredSnapshotter):
     name = "overlay2"
 
-    def __init__(self, root: str, *, real_owners: bool, userxattr: bool = True) -> None:
+    def __init__(
+        self, root: str, *, real_owners: bool, userxattr: bool = True, damaged: str = ""
+    ) -> None:
         opaque = USER_OPAQUE if userxattr else TRUSTED_OPAQUE
-        super().__init__(root, real_owners=real_owners, opaque_xattr=opaque)
+        super().__init__(root, real_owners=real_owners, opaque_xattr=opaque, damaged=damaged)
         self._userxattr = userxattr
 
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:

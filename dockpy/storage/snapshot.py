@@ -67,7 +67,8 @@ class Snapshotter(Protocol):
     def name(self) -> str:
         """docker's word for the driver: overlay2, fuse-overlayfs, copy."""
 
-    def has(self, chain: ChainID) -> bool: ...
+    def has(self, chain: ChainID) -> bool:
+        """Whether it can be stood on: its tree and those below are there."""
 
     def borrow(self, roots: Sequence[str]) -> None:
         """Layers that other stores have unpacked (`roots`: their snapshot folders) serve here, too,
@@ -121,6 +122,12 @@ class Snapshotter(Protocol):
     def keys(self) -> tuple[str, ...]: ...
 
     def parent_of(self, key: str) -> ChainID | None: ...
+
+    def whole(self, key: str) -> bool:
+        """Whether the active tree and all those below are there. Not after a damaged record."""
+
+    def rebase(self, key: str, parent: ChainID | None) -> None:
+        """Puts an active tree on `parent`, with the same content as the one it stood on."""
 
     def chains(self) -> tuple[ChainID, ...]: ...
 

@@ -12,6 +12,7 @@ kept in memory; a lock guards them, and one more each chain that is being unpack
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -19,17 +20,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dockpy import files
+from dockpy.damaged import Shelf, load_object
 from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.linux.disk import spread_folders, syncfs
 from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
-from dockpy.storage.lender import Layer, Lender, layer_from_bytes
+from dockpy.storage.lender import Layer, Lender, layer_from_json
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
 from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
 from dockpy.storage.view import Tree
+
+log = logging.getLogger(__name__)
 
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
@@ -44,13 +48,24 @@ class Active:
     parent: int
 
 
+def active_from_link(key: str, target: str) -> Active:
+    number, dot, parent = target.partition(".")
+    if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
+        raise InvalidParameter(f"it leads to {target!r:.80}")
+    return Active(key, int(number), int(parent))
+
+
 class LayeredSnapshotter(ABC):
     """The contract (see snapshot.py) but for making, mounting and measuring active trees."""
 
     name = ""
 
-    def __init__(self, root: str, *, real_owners: bool, opaque_xattr: str = USER_OPAQUE) -> None:
+    def __init__(
+        self, root: str, *, real_owners: bool, opaque_xattr: str = USER_OPAQUE, damaged: str = ""
+    ) -> None:
         self.root = root
+        self._shelf = Shelf(damaged or f"{root}/damaged")
+        self._lost_records = False  # some were damaged: nobody knows whose the other trees are
         self.real_owners = real_owners
         self._opaque_xattr = opaque_xattr
         self._lock = threading.Lock()
@@ -83,11 +98,24 @@ class LayeredSnapshotter(ABC):
         for name in os.listdir(f"{self.root}/chains"):
             if name.endswith(".tmp"):
                 continue
-            one = layer_from_bytes(files.read_bytes(f"{self.root}/chains/{name}"))
+            try:
+                one = layer_from_json(load_object(f"{self.root}/chains/{name}"), name)
+            except InvalidParameter as error:
+                self._set_aside(f"chains/{name}", f"chain-{name}", str(error))
+                continue
             self._layers[one.chain] = one
         for key in os.listdir(f"{self.root}/active"):
-            number, _, parent = os.readlink(f"{self.root}/active/{key}").partition(".")
-            self._active[key] = Active(key, int(number), int(parent))
+            if key.endswith(".tmp"):
+                os.unlink(f"{self.root}/active/{key}")
+                continue
+            try:
+                self._active[key] = active_from_link(key, _link(f"{self.root}/active/{key}"))
+            except InvalidParameter as error:
+                self._set_aside(f"active/{key}", f"active-{key}", str(error))
+
+    def _set_aside(self, path: str, name: str, reason: str) -> None:
+        self._lost_records = True
+        self._shelf.set_aside(f"{self.root}/{path}", name, reason)
 
     def _number(self) -> int:
         with self._lock:
@@ -115,7 +143,10 @@ class LayeredSnapshotter(ABC):
         self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
 
     def has(self, chain: ChainID) -> bool:
-        return chain in self._layers
+        one = self._layers.get(chain)
+        while one is not None and one.parent is not None and not one.opaque:
+            one = self._layers.get(one.parent)
+        return one is not None
 
     def chains(self) -> tuple[ChainID, ...]:
         with self._lock:
@@ -287,13 +318,39 @@ class LayeredSnapshotter(ABC):
         except KeyError:
             raise NotFound(f"no snapshot of container {key:.12}") from None
 
-    def _by_number(self, number: int) -> Layer | None:
+    def _parent(self, key: str) -> Layer | None:
+        """The topmost layer below an active tree; Unavailable when it is there no more."""
+        number = self._of_key(key).parent
+        if not number:
+            return None
         with self._lock:
-            return next((one for one in self._layers.values() if one.number == number), None)
+            for one in self._layers.values():
+                if one.number == number:
+                    return one
+        raise Unavailable(f"the layers of container {key:.12} are damaged")
 
     def parent_of(self, key: str) -> ChainID | None:
-        one = self._by_number(self._of_key(key).parent)
+        one = self._parent(key)
         return one.chain if one else None
+
+    def whole(self, key: str) -> bool:
+        active = self._active.get(key)
+        if active is None or not active.parent:
+            return active is not None
+        with self._lock:
+            tops = [one.chain for one in self._layers.values() if one.number == active.parent]
+        return any(self.has(chain) for chain in tops)
+
+    def rebase(self, key: str, parent: ChainID | None) -> None:
+        before = self._of_key(key)
+        after = Active(key, before.number, self._layer(parent).number if parent else 0)
+        path = f"{self.root}/active/{key}"
+        temporary = f"{path}.tmp"
+        files.unlink_if_exists(temporary)
+        os.symlink(f"{after.number}.{after.parent}", temporary)
+        os.rename(temporary, path)
+        with self._lock:
+            self._active[key] = after
 
     def prepare(self, key: str, parent: ChainID | None) -> None:
         if not key or "/" in key or key.startswith("."):
@@ -329,8 +386,7 @@ class LayeredSnapshotter(ABC):
         self._discard(active.number)
 
     def layers(self, key: str) -> tuple[str, ...]:
-        one = self._by_number(self._of_key(key).parent)
-        stack = self._stack(one.chain if one else None)
+        stack = self._stack(self.parent_of(key))
         return tuple(self.tree(each.number) for each in stack)
 
     def trees(self, key: str) -> tuple[Tree, ...]:
@@ -341,8 +397,7 @@ class LayeredSnapshotter(ABC):
         return Tree(self.upper(key), load_table(self.table_path(number)))
 
     def _lower_trees(self, key: str) -> tuple[Tree, ...]:
-        one = self._by_number(self._of_key(key).parent)
-        stack = self._stack(one.chain if one else None)
+        stack = self._stack(self.parent_of(key))
         return tuple(
             Tree(self.tree(each.number), load_table(self.table_path(each.number))) for each in stack
         )
@@ -378,7 +433,7 @@ class LayeredSnapshotter(ABC):
     def recover(self) -> None:
         """Removes trees without a record, records without a tree, and files half written."""
         for folder in (self.root, f"{self.root}/chains", f"{self.root}/o"):
-            for path in files.partial_files(folder):
+            for path in list(files.partial_files(folder)):
                 os.unlink(path)
         for name in os.listdir(self.root):
             if name.startswith("try."):  # a trial of a driver that was cut
@@ -386,10 +441,12 @@ class LayeredSnapshotter(ABC):
         there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdigit()}
         for one in list(self._layers.values()):
             if one.number not in there:
+                log.error("the tree of layer %s is gone: it is made again when needed", one.chain)
                 files.unlink_if_exists(f"{self.root}/chains/{hex_of(one.chain)}")
                 del self._layers[one.chain]
         for active in list(self._active.values()):
             if active.number not in there:
+                log.error("the files of container %.12s are gone", active.key)
                 files.unlink_if_exists(f"{self.root}/active/{active.key}")
                 del self._active[active.key]
         for one in list(self._layers.values()):
@@ -401,11 +458,26 @@ class LayeredSnapshotter(ABC):
         used = {one.number for one in self._layers.values()}
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
+            if self._lost_records:  # and a running container may stand on it
+                reason = "it may be that of a damaged record"
+                self._shelf.set_aside(self.tree(number), f"tree-{number}", reason)
+                continue
             self._unmake(Active("", number, 0))
             self._discard(number)
         for name in os.listdir(f"{self.root}/o"):
-            if name.isdigit() and int(name) not in used:
+            if not name.isdigit() or int(name) in used:
+                continue
+            if self._lost_records:
+                self._shelf.set_aside(f"{self.root}/o/{name}", f"table-{name}", "as its tree")
+            else:
                 files.unlink_if_exists(f"{self.root}/o/{name}")
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        raise InvalidParameter(f"it is no symbolic link: {error.strerror}") from None
 
 
 def like_folder(source: str, target: str, real_owners: bool) -> None:

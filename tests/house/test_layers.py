@@ -13,7 +13,18 @@ from tests.house.sources import Import, Source, imports, modules
 
 # Single files at the top of dockpy/. `__main__` and `unpack` are nobody's to import but the start's.
 SINGLE = frozenset(
-    {"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson", "localdisk"}
+    {
+        "__init__",
+        "errors",
+        "files",
+        "paths",
+        "ids",
+        "config",
+        "reexec",
+        "fastjson",
+        "localdisk",
+        "damaged",
+    }
 )
 GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.damaged import Shelf
 from dockpy.images import archive
 from dockpy.images.store import ImageStore
 from dockpy.storage.content import ContentStore
@@ -31,7 +32,7 @@ def opened(folder: Path, *lenders: Path) -> ImageStore:
         ContentStore(images, lent), snapshots, f"{images}/index.json", str(folder / "images.lock")
     )
     store.borrow(lent)
-    store.recover()
+    store.recover(Shelf(f"{folder}/damaged"))
     return store
 
 
