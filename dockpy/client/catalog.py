@@ -377,7 +377,10 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
-    "daemon start": ("daemon", 0, 0, "", "Start the daemon where none runs", ""),
+    "daemon start": (
+        "daemon", 0, 0, "[OPTIONS]", "Start the daemon where none runs",
+        "store list Use the images of another store, from there and read-only, too",
+    ),
     "daemon stop": ("daemon", 0, 0, "", "Stop the daemon; containers go on", ""),
     "daemon status": ("daemon", 0, 0, "[OPTIONS]", "List the processes of dockpy", _FORMAT),
     "daemon logs": ("daemon", 0, 0, "", "Print the log of the daemon", ""),
