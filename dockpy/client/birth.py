@@ -18,7 +18,7 @@ from dockpy.client import service
 from dockpy.client.peer import is_ours, unix
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
-from dockpy.paths import Paths
+from dockpy.paths import JOBS, Paths, job_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ KEPT = (
     "XDG_RUNTIME_DIR",
     "XDG_DATA_HOME",
     "DOCKPY_STORE",
+    "DOCKPY_STORES",
     "TMPDIR",
     "LANG",
 )
@@ -293,7 +294,9 @@ def arguments(paths: Paths, environ: Mapping[str, str]) -> list[str]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**{name: environ[name] for name in KEPT if name in environ}, "PATH": PATH}
+    # By a job's variables whoever runs it finds what is to end with it.
+    kept = (*KEPT, *(name for name, _ in JOBS if job_of(environ)))
+    return {**{name: environ[name] for name in kept if name in environ}, "PATH": PATH}
 
 
 def _calm_down() -> None:

@@ -70,7 +70,7 @@ DOORS: dict[str, frozenset[str]] = {
         }
     ),
     # rootview mounts a stopped container's tree as the runtime does, and finds a running one's namespace.
-    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"})
+    "daemon": frozenset({"keeper.place", "keeper.protocol", "keeper.takeover", "shim.protocol"})
     | frozenset(
         {f"runtime.{name}" for name in ("errors", "mounts", "namespaces", "rootfs", "users")}
     ),
