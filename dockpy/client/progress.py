@@ -83,7 +83,9 @@ def pull(
         head, colon, last = image.rpartition(":")
         name, tag = (head, last) if colon and "/" not in last else (image, "latest")
     query: dict[str, object] = {"fromImage": name, "tag": tag, "platform": platform}
-    headers = proxies(cli)
+    from dockpy.client import credentials
+
+    headers = {**credentials.headers(cli, image), **proxies(cli)}
     stream = cli.connection.stream("POST", "/images/create", query, headers=headers)
     try:
         show(stream.pieces(), to, quiet=quiet)

@@ -12,23 +12,22 @@ kept in memory; a lock guards them, and one more each chain that is being unpack
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
 from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.linux.disk import spread_folders, syncfs
-from dockpy.oci.digest import ChainID, chain_id, hex_of
-from dockpy.oci.fields import Fields
+from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
+from dockpy.storage.lender import Layer, Lender, layer_from_json
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
 from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
@@ -41,44 +40,12 @@ TRUSTED_OPAQUE = "trusted.overlay.opaque"
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A committed tree: the layer's own files, in overlayfs's form."""
+class Active:
+    """A container's tree; `parent` is its layer's number, 0 for none."""
 
-    chain: ChainID
-    parent: ChainID | None
+    key: str
     number: int
-    usage: Usage
-    opaque: bool
-
-    def to_bytes(self) -> bytes:
-        raw = {
-            "chain": self.chain,
-            "parent": self.parent,
-            "number": self.number,
-            "size": self.usage.size,
-            "inodes": self.usage.inodes,
-            "opaque": self.opaque,
-        }
-        return json.dumps(raw).encode()
-
-
-def layer_from_json(raw: Mapping[str, object], name: str) -> Layer:
-    """InvalidParameter when this is no record of the chain with the hex digits `name`."""
-    fields = Fields(raw, "record")
-    parent = fields.raw("parent")
-    chain = chain_id(fields.text("chain"))
-    if hex_of(chain) != name:
-        raise InvalidParameter("it is of another layer")
-    number = fields.integer("number")
-    if number < 1 or parent == chain:
-        raise InvalidParameter("its number or its parent cannot be")
-    return Layer(
-        chain,
-        None if parent is None else chain_id(fields.text("parent")),
-        number,
-        Usage(fields.integer("size"), fields.integer("inodes")),
-        fields.boolean("opaque"),
-    )
+    parent: int
 
 
 def active_from_link(key: str, target: str) -> Active:
@@ -86,15 +53,6 @@ def active_from_link(key: str, target: str) -> Active:
     if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
         raise InvalidParameter(f"it leads to {target!r:.80}")
     return Active(key, int(number), int(parent))
-
-
-@dataclass(frozen=True)
-class Active:
-    """A container's tree; `parent` is its layer's number, 0 for none."""
-
-    key: str
-    number: int
-    parent: int
 
 
 class LayeredSnapshotter(ABC):
@@ -123,10 +81,17 @@ class LayeredSnapshotter(ABC):
             spread_folders(fd)
         finally:
             os.close(fd)
+        self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
+        files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
         self._read_records()
+        self._lenders: tuple[Lender, ...] = ()
+        self._elsewhere: dict[int, str] = {}
         numbers = [int(name) for name in os.listdir(f"{root}/n") if name.isdigit()]
+        for number in numbers:
+            with contextlib.suppress(OSError):  # EINVAL: a tree of our own
+                self._elsewhere[number] = os.readlink(self._place(number))
         self._next = max(numbers, default=0) + 1
 
     def _read_records(self) -> None:
@@ -158,13 +123,24 @@ class LayeredSnapshotter(ABC):
             self._next += 1
         return number
 
-    def tree(self, number: int) -> str:
+    def _place(self, number: int) -> str:
+        """What has this number: a tree, or a link to another store's."""
         return f"{self.root}/n/{number}"
+
+    def tree(self, number: int) -> str:
+        return self._elsewhere.get(number) or self._place(number)
 
     def table_path(self, number: int) -> str:
         return f"{self.root}/o/{number}"
 
     # Committed trees
+
+    def borrow(self, roots: Sequence[str]) -> None:
+        """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
+        here, too, where they are made as ours are.
+        """
+        lenders = (Lender(root) for root in roots)
+        self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
@@ -212,7 +188,7 @@ class LayeredSnapshotter(ABC):
                     turns.enter_context(self._turn(chain))
                     one = self._layers.get(chain)
                     if one is None:
-                        one = self._unpack(chain, parent, source, stack)
+                        one = self._borrow(chain) or self._unpack(chain, parent, source, stack)
                         made.append(one)
                     stack = (one,) if one.opaque else (one, *stack)
                     parent = chain
@@ -233,6 +209,18 @@ class LayeredSnapshotter(ABC):
         finally:
             with self._lock:
                 self._unpacking.pop(chain, None)
+
+    def _borrow(self, chain: ChainID) -> Layer | None:
+        """A lender's layer as one of ours: its place is a link to their tree."""
+        for lender in self._lenders:
+            found = lender.layer(chain)
+            if found is not None:
+                number = self._number()
+                os.symlink(lender.tree(found), self._place(number))
+                os.symlink(lender.table(found), self.table_path(number))
+                self._elsewhere[number] = lender.tree(found)
+                return replace(found, number=number)
+        return None
 
     def _unpack(
         self, chain: ChainID, parent: ChainID | None, source: LayerSource, stack: tuple[Layer, ...]
@@ -301,7 +289,8 @@ class LayeredSnapshotter(ABC):
                 self._layers[one.chain] = one
 
     def _discard(self, number: int) -> None:
-        remove.remove_path(self.tree(number))
+        remove.remove_path(self._place(number))  # of a borrowed tree only the link
+        self._elsewhere.pop(number, None)
         files.unlink_if_exists(self.table_path(number))
 
     def drop(self, chain: ChainID) -> None:
@@ -460,6 +449,12 @@ class LayeredSnapshotter(ABC):
                 log.error("the files of container %.12s are gone", active.key)
                 files.unlink_if_exists(f"{self.root}/active/{active.key}")
                 del self._active[active.key]
+        for one in list(self._layers.values()):
+            # A lender's tree that is gone: unpacked again when it is needed, unless it is needed now.
+            lost = one.number in self._elsewhere and not os.path.isdir(self.tree(one.number))
+            if lost and not any(active.parent == one.number for active in self._active.values()):
+                files.unlink_if_exists(f"{self.root}/chains/{hex_of(one.chain)}")
+                del self._layers[one.chain]
         used = {one.number for one in self._layers.values()}
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
