@@ -96,7 +96,7 @@ def test_a_pull_is_told_in_dockers_words_and_leaves_an_image(store: ImageStore, 
     short = [sha256(one)[7:19] for one in packed]
     digest = sha256(toy.manifests["latest"][1])
     assert lines[:3] == [
-        f"latest: Pulling from {name}",
+        "latest: Pulling from x/y",
         *(f"{one}: Pulling fs layer" for one in short),
     ]
     assert lines[-2:] == [f"Digest: {digest}", f"Status: Downloaded newer image for {name}:latest"]
