@@ -108,7 +108,7 @@ class Pulls:
         listed = await self._unchanged(before, name, wanted.platform, repository)
         found = None if listed else await find(repository, name, wanted.platform)
         what = name.digest or name.tag
-        await tell({"status": f"Pulling from {name.familiar_name}", "id": str(what)})
+        await tell({"status": f"Pulling from {name.path}", "id": str(what)})
         if found is not None:
             listed = found.listed
             image = await self._bring(found, name, repository, tell)

@@ -186,9 +186,10 @@ class Transfers:
                     if size >= BATCH:
                         whole, batch, size = b"".join(batch), [], 0
                         await self._do(partial.write, whole)
-            except Cut:
-                # What has come before the cut need not come again.
-                await self._do(partial.write, b"".join(batch))
+            except (Cut, trio.Cancelled):
+                # What has come before need not come again. Shielded: it is one short write.
+                with trio.CancelScope(shield=True):
+                    await self._do(partial.write, b"".join(batch))
                 raise
             await self._do(partial.write, b"".join(batch))
 

@@ -143,7 +143,9 @@ class RegistryHandlers:
 def named(name: str, tag: str) -> Reference:
     """`fromImage` and `tag` as docker joins them: the tag may be a digest, or stand in the name already."""
     if tag.startswith(("sha256:", "sha512:")):
-        return parse_reference(f"{name}@{tag}")
+        reference = parse_reference(f"{name}@{tag}")
+        assert reference.digest is not None  # it was parsed
+        return reference.with_digest(reference.digest)
     reference = parse_reference(name)
     if not tag:
         return reference
