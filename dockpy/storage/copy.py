@@ -20,7 +20,8 @@ from dockpy.storage.diff import DELETED, Change
 from dockpy.storage.owners import SideTable, load_table
 from dockpy.storage.snapshot import Write
 from dockpy.storage.tree import write_tar
-from dockpy.storage.trees import Active, Layer, LayeredSnapshotter, like_folder
+from dockpy.storage.treerecords import Active, Layer
+from dockpy.storage.trees import LayeredSnapshotter, like_folder
 from dockpy.storage.view import Item, Tree, walk
 
 FICLONE = 0x40049409

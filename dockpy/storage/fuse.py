@@ -14,7 +14,7 @@ from dockpy.errors import Unavailable
 from dockpy.linux.mounts import MNT_DETACH, umount2
 from dockpy.oci.spec import Mount
 from dockpy.storage.overlay import OverlaySnapshotter
-from dockpy.storage.trees import Active, Layer
+from dockpy.storage.treerecords import Active, Layer
 
 PROGRAM = "fuse-overlayfs"
 

@@ -14,11 +14,10 @@ from dockpy.oci.spec import Mount
 from dockpy.storage import remove
 from dockpy.storage.copy import merge
 from dockpy.storage.owners import SideTable
+from dockpy.storage.treerecords import Active, Layer
 from dockpy.storage.trees import (
     TRUSTED_OPAQUE,
     USER_OPAQUE,
-    Active,
-    Layer,
     LayeredSnapshotter,
     like_folder,
 )

@@ -12,89 +12,36 @@ kept in memory; a lock guards them, and one more each chain that is being unpack
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
 from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.linux.disk import spread_folders, syncfs
-from dockpy.oci.digest import ChainID, chain_id, hex_of
-from dockpy.oci.fields import Fields
+from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
 from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
+from dockpy.storage.treerecords import (
+    Active,
+    Layer,
+    active_from_link,
+    layer_from_json,
+    read_link,
+)
 from dockpy.storage.view import Tree
 
 log = logging.getLogger(__name__)
 
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A committed tree: the layer's own files, in overlayfs's form."""
-
-    chain: ChainID
-    parent: ChainID | None
-    number: int
-    usage: Usage
-    opaque: bool
-
-    def to_bytes(self) -> bytes:
-        raw = {
-            "chain": self.chain,
-            "parent": self.parent,
-            "number": self.number,
-            "size": self.usage.size,
-            "inodes": self.usage.inodes,
-            "opaque": self.opaque,
-        }
-        return json.dumps(raw).encode()
-
-
-def layer_from_json(raw: Mapping[str, object], name: str) -> Layer:
-    """InvalidParameter when this is no record of the chain with the hex digits `name`."""
-    fields = Fields(raw, "record")
-    parent = fields.raw("parent")
-    chain = chain_id(fields.text("chain"))
-    if hex_of(chain) != name:
-        raise InvalidParameter("it is of another layer")
-    number = fields.integer("number")
-    if number < 1 or parent == chain:
-        raise InvalidParameter("its number or its parent cannot be")
-    return Layer(
-        chain,
-        None if parent is None else chain_id(fields.text("parent")),
-        number,
-        Usage(fields.integer("size"), fields.integer("inodes")),
-        fields.boolean("opaque"),
-    )
-
-
-def active_from_link(key: str, target: str) -> Active:
-    number, dot, parent = target.partition(".")
-    if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
-        raise InvalidParameter(f"it leads to {target!r:.80}")
-    return Active(key, int(number), int(parent))
-
-
-@dataclass(frozen=True)
-class Active:
-    """A container's tree; `parent` is its layer's number, 0 for none."""
-
-    key: str
-    number: int
-    parent: int
 
 
 class LayeredSnapshotter(ABC):
@@ -125,6 +72,8 @@ class LayeredSnapshotter(ABC):
             os.close(fd)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
+        # Trees without a record yet, or no more: being made or removed.
+        self._busy: set[int] = set()
         self._read_records()
         numbers = [int(name) for name in os.listdir(f"{root}/n") if name.isdigit()]
         self._next = max(numbers, default=0) + 1
@@ -144,7 +93,7 @@ class LayeredSnapshotter(ABC):
                 os.unlink(f"{self.root}/active/{key}")
                 continue
             try:
-                self._active[key] = active_from_link(key, _link(f"{self.root}/active/{key}"))
+                self._active[key] = active_from_link(key, read_link(f"{self.root}/active/{key}"))
             except InvalidParameter as error:
                 self._set_aside(f"active/{key}", f"active-{key}", str(error))
 
@@ -156,6 +105,7 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             number = self._next
             self._next += 1
+            self._busy.add(number)
         return number
 
     def tree(self, number: int) -> str:
@@ -299,10 +249,13 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             for one in made:
                 self._layers[one.chain] = one
+                self._busy.discard(one.number)
 
     def _discard(self, number: int) -> None:
         remove.remove_path(self.tree(number))
         files.unlink_if_exists(self.table_path(number))
+        with self._lock:
+            self._busy.discard(number)
 
     def drop(self, chain: ChainID) -> None:
         with self._lock:
@@ -315,7 +268,59 @@ class LayeredSnapshotter(ABC):
                 raise Conflict(f"layer {chain} is used by a container")
             files.unlink_if_exists(f"{self.root}/chains/{hex_of(chain)}")
             del self._layers[chain]
+            self._busy.add(one.number)
         self._discard(one.number)
+
+    def remake(self, chain: ChainID, source: LayerSource) -> None:
+        with self._turn(chain):
+            old = self._layer(chain)
+            made = self._unpack(chain, old.parent, source, self._stack(old.parent))
+            try:
+                self._keep([made])
+            except BaseException:
+                self._discard(made.number)
+                raise
+            for active in tuple(self._active.values()):
+                if active.parent == old.number:
+                    self.rebase(active.key, chain)
+            self._set_tree_aside(old.number, "its layer was unpacked again")
+
+    def _set_tree_aside(self, number: int, reason: str) -> None:
+        for path, kind in ((self.tree(number), "tree"), (self.table_path(number), "table")):
+            if os.path.lexists(path):
+                self._shelf.set_aside(path, f"{kind}-{number}", reason)
+
+    def chain_tree(self, chain: ChainID) -> Tree:
+        number = self._layer(chain).number
+        return Tree(self.tree(number), load_table(self.table_path(number)))
+
+    def held(self) -> frozenset[ChainID]:
+        with self._lock:
+            by_number = {one.number: one for one in self._layers.values()}
+            found: set[ChainID] = set()
+            for active in self._active.values():
+                one = by_number.get(active.parent)
+                while one is not None and one.chain not in found:
+                    found.add(one.chain)
+                    one = self._layers.get(one.parent) if one.parent else None
+        return frozenset(found)
+
+    def set_table_aside(self, key: str) -> None:
+        number = self._of_key(key).number
+        self._shelf.set_aside(self.table_path(number), f"table-{number}", "it cannot be read")
+
+    def unknown(self) -> tuple[str, ...]:
+        there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdecimal()}
+        with self._lock:
+            known = {one.number for one in self._layers.values()} | self._busy | {0}
+            known |= {active.number for active in self._active.values()}
+        return tuple(self.tree(number) for number in sorted(there - known))
+
+    def discard_unknown(self, tree: str) -> None:
+        if tree in self.unknown():
+            number = int(os.path.basename(tree))
+            self._unmake(Active("", number, 0))
+            self._discard(number)
 
     # Active trees
 
@@ -379,6 +384,7 @@ class LayeredSnapshotter(ABC):
             os.mkdir(self.tree(number), 0o755)
             self._make(active, stack)
             os.symlink(f"{number}.{active.parent}", f"{self.root}/active/{key}")
+            self._busy.discard(number)
         except BaseException as error:
             with self._lock:
                 del self._active[key]
@@ -393,6 +399,7 @@ class LayeredSnapshotter(ABC):
         files.unlink_if_exists(f"{self.root}/active/{key}")
         with self._lock:
             del self._active[key]
+            self._busy.add(active.number)
         self._unmake(active)
         self._discard(active.number)
 
@@ -464,8 +471,7 @@ class LayeredSnapshotter(ABC):
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
             if self._lost_records:  # and a running container may stand on it
-                reason = "it may be that of a damaged record"
-                self._shelf.set_aside(self.tree(number), f"tree-{number}", reason)
+                self._set_tree_aside(number, "it may be that of a damaged record")
                 continue
             self._unmake(Active("", number, 0))
             self._discard(number)
@@ -476,13 +482,6 @@ class LayeredSnapshotter(ABC):
                 self._shelf.set_aside(f"{self.root}/o/{name}", f"table-{name}", "as its tree")
             else:
                 files.unlink_if_exists(f"{self.root}/o/{name}")
-
-
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError as error:
-        raise InvalidParameter(f"it is no symbolic link: {error.strerror}") from None
 
 
 def like_folder(source: str, target: str, real_owners: bool) -> None:
