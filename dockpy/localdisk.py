@@ -92,6 +92,15 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     return data
 
 
+def known(store: str) -> str:
+    """The data folder that `settle` has once chosen for a store on this host."""
+    try:
+        note = read_bytes(f"{store}/data.{os.uname().nodename}", 4096)
+    except (OSError, ValueError):
+        return store
+    return note.decode("utf-8", "surrogateescape").strip() or store
+
+
 def age(path: str) -> float:
     """Seconds since `path` was touched, both told by the clock of the server; infinite when it is gone."""
     try:

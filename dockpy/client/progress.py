@@ -67,7 +67,10 @@ def pull(
         head, colon, last = image.rpartition(":")
         name, tag = (head, last) if colon and "/" not in last else (image, "latest")
     query: dict[str, object] = {"fromImage": name, "tag": tag, "platform": platform}
-    stream = cli.connection.stream("POST", "/images/create", query)
+    from dockpy.client import credentials
+
+    who = credentials.headers(cli, image)
+    stream = cli.connection.stream("POST", "/images/create", query, headers=who)
     try:
         show(stream.pieces(), to, quiet=quiet)
     finally:

@@ -32,6 +32,7 @@ from dockpy.daemon.handlers.images import ImageHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.handlers.usage import UsageHandlers
+from dockpy.daemon.jobs import lenders_of, sweep
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
 from dockpy.damaged import Shelf
@@ -104,9 +105,12 @@ class Daemon:
         paths = self._paths
         self._over = trio.Event()
         self._stop_keeper = False
-        content = ContentStore(paths.images)
+        lenders = lenders_of(paths, self._config.stores, os.environ)
+        content = ContentStore(paths.images, [lender.images for lender in lenders])
         snapshots = self._snapshots
+        snapshots.borrow([lender.snapshots for lender in lenders])
         images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
+        images.borrow([lender.images for lender in lenders])
         shelf = Shelf(paths.damaged)
         await trio.to_thread.run_sync(_recover, snapshots, images, shelf)
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
@@ -130,6 +134,7 @@ class Daemon:
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
             nursery.start_soon(pack_for_ever, containers)
+            nursery.start_soon(trio.to_thread.run_sync, sweep, paths)
             gc.collect()
             gc.freeze()
             log.info("serving %s (%s, %s)", self._info["run"], self._info["tier"], snapshots.name)

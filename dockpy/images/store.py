@@ -1,7 +1,7 @@
 """The images of a store, by its index.json: resolving, tagging, removing, collecting garbage.
 
 An image's id is its config's digest. The daemon is the only writer; its threads meet at `_mutex`,
-other processes at the lock file.
+other processes at the lock file. Images of other stores (`borrow`) are seen and used, never changed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
 
+READERS = "readers.lock"
+"""In the layout: flock(LOCK_SH) of each daemon that uses images of it; nothing is collected then."""
+
 # Named here, since within ImageStore `list` is the method.
 Records = list[dict[str, str]]
 Names = list[Reference]
@@ -54,10 +57,22 @@ class ImageStore:
         self._lock = lock
         self._mutex = threading.RLock()
         self._read: tuple[object, naming.State] = (None, naming.State())
+        self._lenders: tuple[str, ...] = ()
+        self._held: list[int] = []
         self._manifests: dict[Digest, Image] = {}  # by manifest digest, without names: immutable
         # Held by whoever makes a builtin image: twenty first runs make one.
         self.making = threading.Lock()
         self._writers = 0
+
+    def borrow(self, roots: Sequence[str]) -> None:
+        """To be called once: the images of those layouts can be used here, and are not collected there
+        while we live.
+        """
+        for root in roots:
+            # A store of somebody else's may have no such file, or not let us read it.
+            with suppress(OSError):
+                self._held.append(files.shared_lock(f"{root}/{READERS}"))
+        self._lenders = tuple(roots)
 
     # Reading
 
@@ -177,6 +192,8 @@ class ImageStore:
             image = self.resolve(text)
             name = reference.tagged()
             entries = self._state().entries
+            for blob in (image.descriptor.digest, image.id):
+                self.content.put(self.content.read(blob))  # a lender may forget the image
             self._write(naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {})))
             return self._state().images[image.id]
 
@@ -200,14 +217,17 @@ class ImageStore:
                 self.unname(lost, keep=False)
                 self.collect()
                 return [{"Untagged": lost.familiar()}]
-            return _Removal(self, self.resolve(text), text, force, in_use, running).run()
+            image = self.resolve(text)
+            self._refuse_lent(image, text)
+            return _Removal(self, image, text, force, in_use, running).run()
 
-    def names_of(self, identifier: Digest) -> Names:
-        """Tags first, then digests, each group sorted."""
+    def names_of(self, identifier: Digest, *, own: bool = False) -> Names:
+        """Tags first, then digests, each group sorted; with `own` not those that only a lender has."""
+        state = self._state()
         named = [
             parse_reference(name)
-            for name, found in self._state().names.items()
-            if found == identifier
+            for name, found in state.names.items()
+            if found == identifier and not (own and name in state.lent)
         ]
         return sorted(named, key=lambda name: (name.digest is not None, str(name)))
 
@@ -230,9 +250,9 @@ class ImageStore:
         """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
         removed.
         """
-        with self._mutex:
+        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
             state = self._state()
-            if self._writers or state.damaged:
+            if self._writers or state.damaged or not alone:
                 return []
             blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}
@@ -351,13 +371,16 @@ class ImageStore:
 
     def _state(self) -> naming.State:
         with self._mutex:
-            try:
-                status = os.stat(self._index)
-            except FileNotFoundError:
-                return naming.State()
-            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
+            lent = [f"{root}/index.json" for root in self._lenders]
+            signature = [_signature(path) for path in (self._index, *lent)]
             if self._read[0] != signature:
-                self._read = (signature, self._parse(files.read_bytes(self._index)))
+                state = naming.State()
+                if signature[0] is not None:
+                    state = self._parse(files.read_bytes(self._index))
+                for root, path in zip(self._lenders, lent):
+                    with suppress(OSError, Unavailable):  # theirs is missing, or damaged
+                        state = naming.joined(state, self._parse(files.read_bytes(path)), root)
+                self._read = (signature, state)
             return self._read[1]
 
     def _parse(self, data: bytes) -> naming.State:
@@ -391,6 +414,13 @@ class ImageStore:
         named = {entry.annotations.get(ANNOTATION_IMAGE_NAME) for entry in state.entries}
         return name if str(name) in named and str(name) not in state.names else None
 
+    def _refuse_lent(self, image: Image, text: str) -> None:
+        lent = self._state().lent
+        by_id = naming.is_id_prefix(image.id, text)
+        root = lent.get(image.id if by_id else str(parse_reference(text).tagged()))
+        if root is not None:
+            raise Conflict(f"image {text} is in the read-only store {root}: remove it there")
+
     def _is_of(self, entry: Descriptor, image: Image) -> bool:
         known = self._manifests.get(entry.digest)  # all readable ones were loaded with the state
         return known is not None and known.id == image.id
@@ -417,6 +447,14 @@ class ImageStore:
         files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
 
 
+def _signature(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class _Removal:
     """One `rmi`, after moby's ImageDelete: what it refuses, and in which order it tells what it
     did.
@@ -437,7 +475,7 @@ class _Removal:
         self.records: list[dict[str, str]] = []
 
     def run(self) -> list[dict[str, str]]:
-        names = self.store.names_of(self.image.id)
+        names = self.store.names_of(self.image.id, own=True)
         by_name = not naming.is_id_prefix(self.image.id, self.text)
         if by_name:
             if not self.force and naming.single(names) and self.containers:
@@ -475,7 +513,7 @@ class _Removal:
             if quiet and self.containers:
                 return self.records
             raise
-        for name in self.store.names_of(self.image.id):
+        for name in self.store.names_of(self.image.id, own=True):
             self._untag(name)
         chains = self.store.delete(self.image)
         self.records.append({"Deleted": self.image.id})
@@ -494,7 +532,7 @@ class _Removal:
                 )
         if self.force:
             return
-        if references and self.store.names_of(self.image.id):
+        if references and self.store.names_of(self.image.id, own=True):
             self._refuse("must be forced", "image is referenced in multiple repositories")
         if self.containers:
             self._refuse(

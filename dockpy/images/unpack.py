@@ -88,8 +88,9 @@ def stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSo
     def opened() -> Read:
         return _reading(content.open(layer.digest))
 
-    # A plain tar's diff id is its digest, which was checked when the blob came in.
-    return LayerSource(opened, None if str(diff_id) == str(layer.digest) else diff_id)
+    # A plain tar's diff id is its digest, which was checked when the blob came in, if that was here.
+    known = str(diff_id) == str(layer.digest) and not content.is_lent(layer.digest)
+    return LayerSource(opened, None if known else diff_id)
 
 
 def _reading(fd: int) -> Read:

@@ -13,11 +13,12 @@ from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.spec import Mount
 from dockpy.storage import remove
 from dockpy.storage.copy import merge
+from dockpy.storage.lender import Layer
 from dockpy.storage.owners import SideTable
-from dockpy.storage.treerecords import Active, Layer
 from dockpy.storage.trees import (
     TRUSTED_OPAQUE,
     USER_OPAQUE,
+    Active,
     LayeredSnapshotter,
     like_folder,
 )

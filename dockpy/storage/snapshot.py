@@ -70,6 +70,11 @@ class Snapshotter(Protocol):
     def has(self, chain: ChainID) -> bool:
         """Whether it can be stood on: its tree and those below are there."""
 
+    def borrow(self, roots: Sequence[str]) -> None:
+        """Layers that other stores have unpacked (`roots`: their snapshot folders) serve here, too,
+        where they are made as ours are; an unpacking then reads nothing.
+        """
+
     def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
         """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
 

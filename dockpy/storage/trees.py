@@ -17,6 +17,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
@@ -26,22 +27,32 @@ from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
+from dockpy.storage.lender import Layer, Lender, layer_from_json
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
 from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
-from dockpy.storage.treerecords import (
-    Active,
-    Layer,
-    active_from_link,
-    layer_from_json,
-    read_link,
-)
 from dockpy.storage.view import Tree
 
 log = logging.getLogger(__name__)
 
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
+
+
+@dataclass(frozen=True)
+class Active:
+    """A container's tree; `parent` is its layer's number, 0 for none."""
+
+    key: str
+    number: int
+    parent: int
+
+
+def active_from_link(key: str, target: str) -> Active:
+    number, dot, parent = target.partition(".")
+    if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
+        raise InvalidParameter(f"it leads to {target!r:.80}")
+    return Active(key, int(number), int(parent))
 
 
 class LayeredSnapshotter(ABC):
@@ -70,12 +81,19 @@ class LayeredSnapshotter(ABC):
             spread_folders(fd)
         finally:
             os.close(fd)
+        self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
+        files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
         # Trees without a record yet, or no more: being made or removed.
         self._busy: set[int] = set()
         self._read_records()
+        self._lenders: tuple[Lender, ...] = ()
+        self._elsewhere: dict[int, str] = {}
         numbers = [int(name) for name in os.listdir(f"{root}/n") if name.isdigit()]
+        for number in numbers:
+            with contextlib.suppress(OSError):  # EINVAL: a tree of our own
+                self._elsewhere[number] = os.readlink(self._place(number))
         self._next = max(numbers, default=0) + 1
 
     def _read_records(self) -> None:
@@ -93,7 +111,7 @@ class LayeredSnapshotter(ABC):
                 os.unlink(f"{self.root}/active/{key}")
                 continue
             try:
-                self._active[key] = active_from_link(key, read_link(f"{self.root}/active/{key}"))
+                self._active[key] = active_from_link(key, _link(f"{self.root}/active/{key}"))
             except InvalidParameter as error:
                 self._set_aside(f"active/{key}", f"active-{key}", str(error))
 
@@ -108,13 +126,24 @@ class LayeredSnapshotter(ABC):
             self._busy.add(number)
         return number
 
-    def tree(self, number: int) -> str:
+    def _place(self, number: int) -> str:
+        """What has this number: a tree, or a link to another store's."""
         return f"{self.root}/n/{number}"
+
+    def tree(self, number: int) -> str:
+        return self._elsewhere.get(number) or self._place(number)
 
     def table_path(self, number: int) -> str:
         return f"{self.root}/o/{number}"
 
     # Committed trees
+
+    def borrow(self, roots: Sequence[str]) -> None:
+        """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
+        here, too, where they are made as ours are.
+        """
+        lenders = (Lender(root) for root in roots)
+        self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
@@ -162,7 +191,7 @@ class LayeredSnapshotter(ABC):
                     turns.enter_context(self._turn(chain))
                     one = self._layers.get(chain)
                     if one is None:
-                        one = self._unpack(chain, parent, source, stack)
+                        one = self._borrow(chain) or self._unpack(chain, parent, source, stack)
                         made.append(one)
                     stack = (one,) if one.opaque else (one, *stack)
                     parent = chain
@@ -183,6 +212,18 @@ class LayeredSnapshotter(ABC):
         finally:
             with self._lock:
                 self._unpacking.pop(chain, None)
+
+    def _borrow(self, chain: ChainID) -> Layer | None:
+        """A lender's layer as one of ours: its place is a link to their tree."""
+        for lender in self._lenders:
+            found = lender.layer(chain)
+            if found is not None:
+                number = self._number()
+                os.symlink(lender.tree(found), self._place(number))
+                os.symlink(lender.table(found), self.table_path(number))
+                self._elsewhere[number] = lender.tree(found)
+                return replace(found, number=number)
+        return None
 
     def _unpack(
         self, chain: ChainID, parent: ChainID | None, source: LayerSource, stack: tuple[Layer, ...]
@@ -252,7 +293,8 @@ class LayeredSnapshotter(ABC):
                 self._busy.discard(one.number)
 
     def _discard(self, number: int) -> None:
-        remove.remove_path(self.tree(number))
+        remove.remove_path(self._place(number))  # of a borrowed tree only the link
+        self._elsewhere.pop(number, None)
         files.unlink_if_exists(self.table_path(number))
         with self._lock:
             self._busy.discard(number)
@@ -286,9 +328,10 @@ class LayeredSnapshotter(ABC):
             self._set_tree_aside(old.number, "its layer was unpacked again")
 
     def _set_tree_aside(self, number: int, reason: str) -> None:
-        for path, kind in ((self.tree(number), "tree"), (self.table_path(number), "table")):
+        for path, kind in ((self._place(number), "tree"), (self.table_path(number), "table")):
             if os.path.lexists(path):
                 self._shelf.set_aside(path, f"{kind}-{number}", reason)
+        self._elsewhere.pop(number, None)
 
     def chain_tree(self, chain: ChainID) -> Tree:
         number = self._layer(chain).number
@@ -314,7 +357,7 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             known = {one.number for one in self._layers.values()} | self._busy | {0}
             known |= {active.number for active in self._active.values()}
-        return tuple(self.tree(number) for number in sorted(there - known))
+        return tuple(self._place(number) for number in sorted(there - known))
 
     def discard_unknown(self, tree: str) -> None:
         if tree in self.unknown():
@@ -467,6 +510,12 @@ class LayeredSnapshotter(ABC):
                 log.error("the files of container %.12s are gone", active.key)
                 files.unlink_if_exists(f"{self.root}/active/{active.key}")
                 del self._active[active.key]
+        for one in list(self._layers.values()):
+            # A lender's tree that is gone: unpacked again when it is needed, unless it is needed now.
+            lost = one.number in self._elsewhere and not os.path.isdir(self.tree(one.number))
+            if lost and not any(active.parent == one.number for active in self._active.values()):
+                files.unlink_if_exists(f"{self.root}/chains/{hex_of(one.chain)}")
+                del self._layers[one.chain]
         used = {one.number for one in self._layers.values()}
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
@@ -482,6 +531,13 @@ class LayeredSnapshotter(ABC):
                 self._shelf.set_aside(f"{self.root}/o/{name}", f"table-{name}", "as its tree")
             else:
                 files.unlink_if_exists(f"{self.root}/o/{name}")
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        raise InvalidParameter(f"it is no symbolic link: {error.strerror}") from None
 
 
 def like_folder(source: str, target: str, real_owners: bool) -> None:

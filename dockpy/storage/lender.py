@@ -1,4 +1,7 @@
-"""The records of trees: a layer's, JSON in `chains/`, and an active tree's, a symbolic link in `active/`."""
+"""A committed layer as its record says it, and the layers of another store, which may be borrowed.
+
+A borrowed layer has a record and a number here; its tree is a link to the lender's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dockpy import files
+from dockpy.damaged import load_object
 from dockpy.errors import InvalidParameter
 from dockpy.oci.digest import ChainID, chain_id, hex_of
 from dockpy.oci.fields import Fields
@@ -54,24 +59,33 @@ def layer_from_json(raw: Mapping[str, object], name: str) -> Layer:
     )
 
 
-def active_from_link(key: str, target: str) -> Active:
-    number, dot, parent = target.partition(".")
-    if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
-        raise InvalidParameter(f"it leads to {target!r:.80}")
-    return Active(key, int(number), int(parent))
+class Lender:
+    """The layers of another store, which its own daemon may drop at any time: read only when asked."""
 
+    def __init__(self, root: str) -> None:
+        self._root = root
 
-@dataclass(frozen=True)
-class Active:
-    """A container's tree; `parent` is its layer's number, 0 for none."""
+    def lends_to(self, root: str, form: str) -> bool:
+        """Whether its trees serve in the snapshots of `root`: made by the same user in the same form.
 
-    key: str
-    number: int
-    parent: int
+        overlayfs copies no file up whose owner has no id here.
+        """
+        try:
+            same = os.stat(self._root).st_uid == os.stat(root).st_uid
+            return same and files.read_bytes(f"{self._root}/form").decode() == form
+        except (OSError, ValueError):
+            return False
 
+    def layer(self, chain: ChainID) -> Layer | None:
+        try:
+            name = hex_of(chain)
+            found = layer_from_json(load_object(f"{self._root}/chains/{name}"), name)
+        except (OSError, InvalidParameter):
+            return None
+        return found if os.path.isdir(self.tree(found)) else None
 
-def read_link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError as error:
-        raise InvalidParameter(f"it is no symbolic link: {error.strerror}") from None
+    def tree(self, one: Layer) -> str:
+        return os.path.realpath(f"{self._root}/n/{one.number}")
+
+    def table(self, one: Layer) -> str:
+        return os.path.realpath(f"{self._root}/o/{one.number}")
