@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ class Taker:
     )  # hangs up after so many bytes of a body, once each
     mute: int = 0  # takes so many last PUTs and hangs up without an answer
     forgets: bool = False  # of an upload that was cut it knows nothing
+    slow: float = 0.0  # seconds that each 64 KiB of a body take
     busy: int = 0  # answers so many uploads' beginnings with 503
     tokens: bool = False  # lets in by token; `user` may push, below `his` alone
     user: str = "me:secret"
@@ -52,6 +56,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.length = int(self.headers.get("Content-Length", "0"))
+        self.source: io.BufferedIOBase = self.rfile
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            # docker's: nothing special happens to these.
+            whole = b"".join(iter(self._chunk, b""))
+            self.length, self.source = len(whole), io.BytesIO(whole)
         self.rest = self.length
         parts = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -82,11 +91,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _fail(self, status: int, code: str, message: str, **headers: str) -> None:
-        errors = [{"code": code, "message": message}]
+        # docker says no more than the code where there is no detail, and asks again.
+        errors = [{"code": code, "message": message, "detail": [{"Name": self.path}]}]
         self._answer(status, json.dumps({"errors": errors}).encode(), **headers)
 
+    def _chunk(self) -> bytes:
+        data = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return data
+
     def _read(self, size: int) -> bytes:
-        data = self.rfile.read(min(size, self.rest))
+        data = self.source.read(min(size, self.rest))
         self.rest -= len(data)
         if not data:
             self.rest = 0
@@ -166,15 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
             taker.blobs.setdefault(name, {})[wanted] = taker.blobs[self.query["from"]][wanted]
             self._answer(201, Location=f"/v2/{name}/blobs/{wanted}")
             return
-        identity = str(len(taker.uploads))
+        identity = os.urandom(8).hex()
         taker.uploads[identity] = bytearray()
         self._where(202, name, identity)
 
     def _where(self, status: int, name: str, identity: str) -> None:
-        more = {"OCI_Chunk_Min_Length": str(self.taker.least)} if self.taker.least else {}
+        more: dict[str, str] = (
+            {"OCI_Chunk_Min_Length": str(self.taker.least)} if self.taker.least else {}
+        )
         last = max(len(self.taker.uploads[identity]) - 1, 0)
         place = f"/v2/{name}/blobs/uploads/{identity}"
-        self._answer(status, Location=place, Range=f"0-{last}", **more)
+        self._answer(status, b"", Location=place, Range=f"0-{last}", **more)
 
     def _get_upload(self, name: str, identity: str) -> None:
         if identity in self.taker.uploads and not self.taker.forgets:
@@ -197,14 +214,15 @@ class _Handler(BaseHTTPRequestHandler):
             data = self._read(min(limit, 1 << 16))
             taker.uploads[identity] += data
             limit -= len(data)
+            time.sleep(taker.slow)
         if self.rest:
             self.close_connection = True
             return False
         return True
 
     def _patch_upload(self, name: str, identity: str) -> None:
-        start = int(self.headers["Content-Range"].partition("-")[0])
-        if start != len(self.taker.uploads[identity]):
+        start = self.headers.get("Content-Range", "").partition("-")[0]
+        if start and int(start) != len(self.taker.uploads[identity]):
             self._fail(416, "BLOB_UPLOAD_INVALID", "out of order")
         elif self._take(identity):
             self._where(202, name, identity)
