@@ -42,10 +42,13 @@ class RegistrySettings:
     no_proxy: str = ""
 
 
+SETTINGS = RegistrySettings()
+
+
 @dataclass(frozen=True)
 class Config:
     idle_exit: float = IDLE_EXIT  # seconds; 0 is never
-    registry: RegistrySettings = RegistrySettings()
+    registry: RegistrySettings = SETTINGS
     stores: tuple[str, ...] = ()  # absolute paths
 
 

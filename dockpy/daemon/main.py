@@ -28,6 +28,7 @@ from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.handlers.usage import UsageHandlers
@@ -149,6 +150,14 @@ class Daemon:
         system = SystemHandlers(
             containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
         )
+        images = ImageHandlers(containers)
+        registry = RegistryHandlers(
+            containers,
+            self._config.registry,
+            self._paths.store,
+            self._info["tier"],
+            images.import_rootfs,
+        )
         nouns = (
             system,
             EventHandlers(containers.events),
@@ -156,7 +165,8 @@ class Daemon:
             ExecHandlers(containers),
             UsageHandlers(containers),
             StreamHandlers(containers),
-            ImageHandlers(containers),
+            images,
+            registry,
             ArchiveHandlers(containers),
             AbsentHandlers(containers),
         )

@@ -30,6 +30,7 @@ from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
+from dockpy.storage.partial import Partials
 from dockpy.storage.snapshot import Snapshotter
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class ImageStore:
     ) -> None:
         self.content = content
         self.snapshots = snapshots
+        self.partials = Partials(content)
         self._index = index
         self._lock = lock
         self._mutex = threading.RLock()
@@ -286,6 +288,7 @@ class ImageStore:
                 named = sum(ANNOTATION_IMAGE_NAME in entry.annotations for entry in entries)
                 log.warning("%d entries of it are still known, %d with a name", len(entries), named)
         self.content.recover()
+        self.partials.clean()
         with suppress(Unavailable):
             self.collect()
 
