@@ -16,6 +16,7 @@ from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
 from dockpy.registry.blobs import Upload
 from dockpy.registry.client import Repository
+from dockpy.registry.errors import Cut
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.sources import Disk, OpenBlob
@@ -120,7 +121,7 @@ class Arrivals:
                 before = upload.size
                 try:
                     await self._some(far, arrival, upload)
-                except TransportError as error:
+                except (Cut, TransportError) as error:
                     failures = 1 if upload.size > before else failures + 1
                     if failures >= ATTEMPTS:
                         raise

@@ -51,17 +51,21 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
 
 def _upstream(cli: Cli, url: str) -> dict[str, object]:
     """The settings that --proxy stands for. Blocks in the person's session: a helper may know the password."""
+    from dockpy.client.credentials import Credentials
     from dockpy.paths import NoHome, Paths, home, store_of
 
     uid = os.geteuid()
     scheme, colon, rest = url.rpartition("://")
     user, at, place = rest.rpartition("@")
-    credentials: dict[str, str] = {}
     if at:
         from urllib.parse import unquote
 
         name, _, password = user.partition(":")
         credentials = {"username": unquote(name), "password": unquote(password)}
+    else:
+        host = place.partition("/")[0].lower()
+        host = "docker.io" if host == "registry-1.docker.io" else host
+        credentials = Credentials(cli).get(host).to_json()
     folders = ["/etc/docker/certs.d", f"{Paths(store_of(cli.environ, uid)).store}/certs.d"]
     try:
         folders.insert(1, f"{home(cli.environ, uid)}/.config/docker/certs.d")
