@@ -11,6 +11,9 @@ import json
 import logging
 import os
 import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dockpy import files
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 class Empty(InvalidParameter):
     """Nothing was ever written here, or nothing that was synced."""
 
+
+STALE = 300.0  # seconds after which nobody still writes a temporary file
 
 # Of this process or this moment, not of the file.
 _PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN))
@@ -57,6 +62,27 @@ def load_object(path: str) -> dict[str, Any]:
 
 def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")  # NaN and Infinity, which Python would take
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that `system check` has found. Without `repair` only a person can do what `remedy` says."""
+
+    kind: str  # record, blob, image, layer, container, log or leftover
+    subject: str
+    problem: str
+    remedy: str
+    repair: Callable[[], object] | None = None
+
+
+def is_left_over(path: str) -> bool:
+    """Whether a temporary file's writer, whose pid is in its name, is gone, or has taken minutes."""
+    pids = [word for word in os.path.basename(path).split(".") if word.isdecimal()]
+    try:
+        old = time.time() - os.lstat(path).st_ctime > STALE
+    except FileNotFoundError:
+        old, pids = False, []
+    return old or bool(pids and not os.path.exists(f"/proc/{pids[-1]}"))
 
 
 class Shelf:

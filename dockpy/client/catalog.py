@@ -377,6 +377,12 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
+    "system check": (
+        "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
+        """\
+format string Print a JSON line for each finding ("json")
+repair bool Set damaged things aside, unpack layers again, remove leftovers""",
+    ),
     "daemon start": (
         "daemon", 0, 0, "[OPTIONS]", "Start the daemon where none runs",
         "store list Use the images of another store, from there and read-only, too",
@@ -449,7 +455,13 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"df": "system df", "events": "events", "info": "info", "prune": "system prune"},
+    "system": {
+        "check": "system check",
+        "df": "system df",
+        "events": "events",
+        "info": "info",
+        "prune": "system prune",
+    },
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
     "registry": {"serve": "registry serve"},
 }

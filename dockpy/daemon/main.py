@@ -24,6 +24,7 @@ from dockpy import files, ids, localdisk
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.archive import ArchiveHandlers
+from dockpy.daemon.handlers.check import CheckHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
@@ -168,6 +169,7 @@ class Daemon:
             images,
             registry,
             ArchiveHandlers(containers),
+            CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),
         )
         return Router({name: handler for noun in nouns for name, handler in noun.table().items()})

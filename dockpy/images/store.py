@@ -45,6 +45,7 @@ READERS = "readers.lock"
 Records = list[dict[str, str]]
 Names = list[Reference]
 Chains = list[ChainID]
+Blobs = list[Digest]
 
 
 class ImageStore:
@@ -255,12 +256,7 @@ class ImageStore:
             state = self._state()
             if self._writers or state.damaged or not alone:
                 return []
-            blobs: set[Digest] = set()
-            for entry in state.entries:
-                manifest = self._load(entry).manifest
-                blobs.add(entry.digest)
-                blobs.add(manifest.config.digest)
-                blobs.update(layer.digest for layer in manifest.layers)
+            blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}
             for blob in tuple(self.content.digests()):
                 if blob not in blobs:
@@ -291,6 +287,70 @@ class ImageStore:
         self.partials.clean()
         with suppress(Unavailable):
             self.collect()
+
+    # For images.check
+
+    def index_problem(self) -> str:
+        with self._mutex:
+            try:
+                index_from_json(parse(load_bytes(self._index), "index.json"))
+            except FileNotFoundError:
+                return "it is missing"
+            except InvalidParameter as error:
+                return str(error)
+        return ""
+
+    def rewrite_index(self, shelf: Shelf) -> None:
+        """From memory, where it was read before."""
+        with self._mutex, files.locked(self._lock):
+            entries = self._read[1].entries
+            if os.path.lexists(self._index):
+                shelf.set_aside(self._index, "index.json", "it could not be read")
+            self._write(entries or salvaged(b"", self.content))
+
+    def entries(self) -> Sequence[Descriptor]:
+        return self._state().entries
+
+    def drop_entry(self, entry: Descriptor, shelf: Shelf) -> None:
+        """Of an image that cannot be read; the present index is set aside."""
+        with self._mutex, files.locked(self._lock):
+            entries = [one for one in self._state().entries if one != entry]
+            shelf.set_aside(self._index, "index.json", f"of {entry.digest} nothing is left")
+            self._manifests.pop(entry.digest, None)
+            self._write(entries)
+
+    def forget(self, blob: Digest) -> None:
+        """What is remembered of a blob that is set aside."""
+        with self._mutex:
+            self._manifests = {
+                known: image
+                for known, image in self._manifests.items()
+                if blob not in (known, image.manifest.config.digest)
+            }
+            self._read = (None, self._read[1])
+
+    def unwanted(self) -> tuple[Blobs, Chains]:
+        """What `collect` would remove."""
+        with self._mutex:
+            state = self._state()
+            if self._writers or state.damaged:
+                return [], []
+            blobs = self._wanted(state)
+            chains = {chain for image in state.images.values() for chain in image.chain_ids}
+            chains |= self.snapshots.held()
+            return (
+                [blob for blob in self.content.digests() if blob not in blobs],
+                [chain for chain in self.snapshots.chains() if chain not in chains],
+            )
+
+    def _wanted(self, state: naming.State) -> set[Digest]:
+        blobs: set[Digest] = set()
+        for entry in state.entries:
+            manifest = self._load(entry).manifest
+            blobs.add(entry.digest)
+            blobs.add(manifest.config.digest)
+            blobs.update(layer.digest for layer in manifest.layers)
+        return blobs
 
     def _drop(self, unwanted: Chains) -> Chains:
         gone: Chains = []

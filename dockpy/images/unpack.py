@@ -55,7 +55,7 @@ def unpack(
         ):
             opened = arriving.get(layer.digest)
             if opened is None or content.has(layer.digest):
-                steps.append((chain, _stored(content, layer, diff_id)))
+                steps.append((chain, stored(content, layer, diff_id)))
             elif layer.digest in coming:
                 # The same layer once more: read again, so verified again.
                 steps.append((chain, LayerSource(opened, diff_id)))
@@ -104,7 +104,7 @@ class _Coming:
         self._writer.commit(self._layer.digest, self._layer.size)
 
 
-def _stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSource:
+def stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSource:
     def opened() -> Read:
         return _reading(content.open(layer.digest))
 

@@ -19,7 +19,7 @@ from dockpy.storage import remove
 
 Read = Callable[[int], bytes]
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 # The disk works while more arrives: else the sync at the end of 128 MB takes 0.3 s.
@@ -35,7 +35,7 @@ class ContentStore:
             os.makedirs(f"{root}/blobs/{algorithm}", mode=0o700, exist_ok=True)
         os.makedirs(self._ingest, mode=0o700, exist_ok=True)
         if not os.path.exists(f"{root}/oci-layout"):
-            files.write_atomic(f"{root}/oci-layout", _LAYOUT, 0o644)
+            files.write_atomic(f"{root}/oci-layout", LAYOUT, 0o644)
 
     def path(self, blob: Digest) -> str:
         """Where `blob` is, or would be, in this very layout."""

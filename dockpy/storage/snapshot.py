@@ -134,5 +134,25 @@ class Snapshotter(Protocol):
     def drop(self, chain: ChainID) -> None:
         """Removes a committed tree. Conflict while a chain or a key stands on it; a missing one is no error."""
 
+    def chain_tree(self, chain: ChainID) -> Tree:
+        """A committed layer's own tree, in overlayfs's form."""
+
+    def remake(self, chain: ChainID, source: LayerSource) -> None:
+        """Unpacks a committed layer once more, in place of its tree, which is set aside: running
+        containers may stand on it. After an error nothing has changed.
+        """
+
+    def held(self) -> frozenset[ChainID]:
+        """The chains that active trees stand on."""
+
+    def set_table_aside(self, key: str) -> None:
+        """Gives up what is remembered of an active tree beside its files, which cannot be read."""
+
+    def unknown(self) -> tuple[str, ...]:
+        """The trees that belong to nothing; not those that are being made or removed."""
+
+    def discard_unknown(self, tree: str) -> None:
+        """Removes one of `unknown`."""
+
     def recover(self) -> None:
         """Removes what was half done when the last daemon ended."""

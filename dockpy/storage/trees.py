@@ -85,6 +85,8 @@ class LayeredSnapshotter(ABC):
         files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
+        # Trees without a record yet, or no more: being made or removed.
+        self._busy: set[int] = set()
         self._read_records()
         self._lenders: tuple[Lender, ...] = ()
         self._elsewhere: dict[int, str] = {}
@@ -121,6 +123,7 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             number = self._next
             self._next += 1
+            self._busy.add(number)
         return number
 
     def _place(self, number: int) -> str:
@@ -287,11 +290,14 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             for one in made:
                 self._layers[one.chain] = one
+                self._busy.discard(one.number)
 
     def _discard(self, number: int) -> None:
         remove.remove_path(self._place(number))  # of a borrowed tree only the link
         self._elsewhere.pop(number, None)
         files.unlink_if_exists(self.table_path(number))
+        with self._lock:
+            self._busy.discard(number)
 
     def drop(self, chain: ChainID) -> None:
         with self._lock:
@@ -304,7 +310,60 @@ class LayeredSnapshotter(ABC):
                 raise Conflict(f"layer {chain} is used by a container")
             files.unlink_if_exists(f"{self.root}/chains/{hex_of(chain)}")
             del self._layers[chain]
+            self._busy.add(one.number)
         self._discard(one.number)
+
+    def remake(self, chain: ChainID, source: LayerSource) -> None:
+        with self._turn(chain):
+            old = self._layer(chain)
+            made = self._unpack(chain, old.parent, source, self._stack(old.parent))
+            try:
+                self._keep([made])
+            except BaseException:
+                self._discard(made.number)
+                raise
+            for active in tuple(self._active.values()):
+                if active.parent == old.number:
+                    self.rebase(active.key, chain)
+            self._set_tree_aside(old.number, "its layer was unpacked again")
+
+    def _set_tree_aside(self, number: int, reason: str) -> None:
+        for path, kind in ((self._place(number), "tree"), (self.table_path(number), "table")):
+            if os.path.lexists(path):
+                self._shelf.set_aside(path, f"{kind}-{number}", reason)
+        self._elsewhere.pop(number, None)
+
+    def chain_tree(self, chain: ChainID) -> Tree:
+        number = self._layer(chain).number
+        return Tree(self.tree(number), load_table(self.table_path(number)))
+
+    def held(self) -> frozenset[ChainID]:
+        with self._lock:
+            by_number = {one.number: one for one in self._layers.values()}
+            found: set[ChainID] = set()
+            for active in self._active.values():
+                one = by_number.get(active.parent)
+                while one is not None and one.chain not in found:
+                    found.add(one.chain)
+                    one = self._layers.get(one.parent) if one.parent else None
+        return frozenset(found)
+
+    def set_table_aside(self, key: str) -> None:
+        number = self._of_key(key).number
+        self._shelf.set_aside(self.table_path(number), f"table-{number}", "it cannot be read")
+
+    def unknown(self) -> tuple[str, ...]:
+        there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdecimal()}
+        with self._lock:
+            known = {one.number for one in self._layers.values()} | self._busy | {0}
+            known |= {active.number for active in self._active.values()}
+        return tuple(self._place(number) for number in sorted(there - known))
+
+    def discard_unknown(self, tree: str) -> None:
+        if tree in self.unknown():
+            number = int(os.path.basename(tree))
+            self._unmake(Active("", number, 0))
+            self._discard(number)
 
     # Active trees
 
@@ -368,6 +427,7 @@ class LayeredSnapshotter(ABC):
             os.mkdir(self.tree(number), 0o755)
             self._make(active, stack)
             os.symlink(f"{number}.{active.parent}", f"{self.root}/active/{key}")
+            self._busy.discard(number)
         except BaseException as error:
             with self._lock:
                 del self._active[key]
@@ -382,6 +442,7 @@ class LayeredSnapshotter(ABC):
         files.unlink_if_exists(f"{self.root}/active/{key}")
         with self._lock:
             del self._active[key]
+            self._busy.add(active.number)
         self._unmake(active)
         self._discard(active.number)
 
@@ -459,8 +520,7 @@ class LayeredSnapshotter(ABC):
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
             if self._lost_records:  # and a running container may stand on it
-                reason = "it may be that of a damaged record"
-                self._shelf.set_aside(self.tree(number), f"tree-{number}", reason)
+                self._set_tree_aside(number, "it may be that of a damaged record")
                 continue
             self._unmake(Active("", number, 0))
             self._discard(number)

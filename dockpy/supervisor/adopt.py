@@ -61,7 +61,7 @@ def _broken(containers: Containers, broken: Broken) -> None:
         log.warning("removing an interrupted create: %s", broken.id[:12])
         containers.folders.discard(broken.id)
         return
-    if _shim_lives(containers, broken.id):
+    if shim_lives(containers, broken.id):
         # It writes there; at the next start, when it has ended, the folder is set aside.
         log.error(
             "container %s runs and cannot be reached, its record is damaged: %s",
@@ -72,7 +72,7 @@ def _broken(containers: Containers, broken: Broken) -> None:
     containers.folders.set_aside_whole(broken)
 
 
-def _shim_lives(containers: Containers, container_id: str) -> bool:
+def shim_lives(containers: Containers, container_id: str) -> bool:
     told = _shim_file(containers, container_id)
     return told is not None and told.boot == containers.host.boot and told.alive
 

@@ -13,19 +13,20 @@ from dockpy.supervisor.containers import Containers
 log = logging.getLogger(__name__)
 
 
+def mend_now(containers: Containers, container: Container) -> None:
+    """Blocking. NotFound when what the container had written is gone, or its image."""
+    snapshots = containers.snapshots
+    snapshots.upper(container.id)
+    chain = containers.images.unpack(containers.images.resolve(container.record.image_id))
+    snapshots.rebase(container.id, chain)
+
+
 async def mend(containers: Containers, container: Container) -> None:
     """When it is needed; what cannot be mended is told in the log."""
-    snapshots = containers.snapshots
-    if snapshots.whole(container.id):
+    if containers.snapshots.whole(container.id):
         return
-
-    def work() -> None:
-        snapshots.upper(container.id)  # NotFound when what it had written is gone
-        chain = containers.images.unpack(containers.images.resolve(container.record.image_id))
-        snapshots.rebase(container.id, chain)
-
     try:
-        await trio.to_thread.run_sync(work, limiter=containers.disk)
+        await trio.to_thread.run_sync(mend_now, containers, container, limiter=containers.disk)
     except (DockpyError, OSError) as error:
         log.error("the files of container %s cannot be mended: %s", container.id[:12], error)
     else:

@@ -256,9 +256,9 @@ class Folders:
             return
         for name in names:
             if re.fullmatch("[0-9a-f]{64}", name):
-                yield self._load(name)
+                yield self.read(name)
 
-    def _load(self, name: str) -> tuple[Record, State] | Broken:
+    def read(self, name: str) -> tuple[Record, State] | Broken:
         path = f"{self.bundle(name)}/container.json"
         try:
             record = Record.from_json(load_object(path))

@@ -63,6 +63,7 @@ DOORS: dict[str, frozenset[str]] = {
             "keeper.protocol",
             "shim.protocol",
             "shim.log",
+            "shim.logcheck",
             "shim.logjson",
             "shim.packed",
             "shim.records",
