@@ -399,6 +399,7 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
 insecure bool Serve beyond loopback without TLS and passwords
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
+proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
 read-only bool Refuse pushes and deletions
 store string Folder to keep everything in (default: "registry" in the store of dockpy)
 tls-cert string Certificate (PEM, with its chain)

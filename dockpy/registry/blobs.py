@@ -28,6 +28,10 @@ class Upload(Protocol):
     @property
     def size(self) -> int: ...
 
+    def open(self) -> int:
+        """A descriptor to read what has been appended; the caller closes it."""
+        ...
+
     def append(self, data: bytes) -> None:
         """All of `data` or, with an OSError, nothing of it."""
         ...

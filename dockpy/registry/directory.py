@@ -149,6 +149,9 @@ class DirectoryUpload:
         self._hashed = 0
         self._flushed = size
 
+    def open(self) -> int:
+        return os.open(f"{self.folder}/data", os.O_RDONLY | os.O_CLOEXEC)
+
     def append(self, data: bytes) -> None:
         try:
             fd = os.open(f"{self.folder}/data", os.O_WRONLY | os.O_CLOEXEC)

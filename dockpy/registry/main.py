@@ -19,21 +19,35 @@ from dataclasses import dataclass
 import trio
 
 from dockpy import localdisk
+from dockpy.config import RegistrySettings
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
+from dockpy.http.url import Url, parse_url
 from dockpy.oci.fields import Fields, parse
+from dockpy.registry.arrivals import Arrivals
+from dockpy.registry.auth import ANONYMOUS, Credentials, credentials_from_json
 from dockpy.registry.directory import DirectoryBlobs
+from dockpy.registry.endpoints import Endpoint, endpoints
 from dockpy.registry.htpasswd import Accounts
+from dockpy.registry.proxy import PullThrough
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.server import HEADERS, RegistryServer
+from dockpy.registry.session import Registry, Retries
+from dockpy.registry.sources import Disk, Local, Source
+from dockpy.transport.client import HttpClient
+from dockpy.transport.proxies import from_environ
 from dockpy.transport.server import HttpServer, listen
-from dockpy.transport.tls import server_context
+from dockpy.transport.tls import TlsContexts, server_context
 
 log = logging.getLogger("dockpy.registry")
 
 FORGOTTEN = (
     24 * 3600.0
 )  # seconds for which an idle upload, or a blob that no manifest names, is kept
+CACHED = 7 * 24 * 3600.0  # as docker's registry
 SWEEP = 3600.0
+UPSTREAM_RETRIES = Retries(
+    attempts=2, first=0.3, longest=3.0
+)  # a client waits, and there may be a kept answer
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,9 @@ class Settings:
     htpasswd: str = ""
     read_only: bool = False
     insecure: bool = False
+    upstream: str = ""  # a URL, or the domain of a reference
+    credentials: Credentials = ANONYMOUS  # for the upstream
+    certificates: tuple[str, ...] = ()  # folders in docker's certs.d layout, for the upstream
 
 
 def settings_from_json(raw: object) -> Settings:
@@ -57,18 +74,22 @@ def settings_from_json(raw: object) -> Settings:
         fields.text("htpasswd", ""),
         fields.boolean("readOnly"),
         fields.boolean("insecure"),
+        fields.text("upstream", ""),
+        credentials_from_json(fields.raw("credentials")),
+        fields.texts("certificates") or (),
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Its one argument is the settings, as the client has read them."""
+    """Its one argument is a descriptor from which the settings can be read: they may hold a password."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        settings = settings_from_json(parse(arguments[0], "registry"))
+        with open(int(arguments[0]), "rb") as file:
+            settings = settings_from_json(parse(file.read(), "registry"))
         trio.run(serve, settings)
     except DockpyError as error:
         print(f"dockpy registry: {error}", file=sys.stderr)
@@ -81,17 +102,32 @@ async def serve(settings: Settings) -> None:
         raise InvalidParameter("--tls-cert and --tls-key are wanted together")
     tls = server_context(settings.certificate, settings.key) if settings.certificate else None
     accounts = Accounts(settings.htpasswd) if settings.htpasswd else None
+    far = upstreams(settings) if settings.upstream else ()
     listeners = await trio.to_thread.run_sync(listen, settings.listen)
     for listener in listeners:
         check_exposure(listener, settings)
     lock = hold(settings.store)
+    disk = Disk()
     try:
-        repositories = await trio.to_thread.run_sync(open_store, settings.store)
-        registry = RegistryServer(repositories, accounts=accounts, read_only=settings.read_only)
-        server = HttpServer(registry.handle, base=HEADERS, tls=tls)
-        async with trio.open_nursery() as nursery:
+        repositories = await disk.run(open_store, settings.store)
+        contexts = TlsContexts(settings.certificates)
+        async with (
+            HttpClient(contexts, from_environ(os.environ)) as http,
+            trio.open_nursery() as nursery,
+        ):
+            source: Source = Local(repositories, disk)
+            read_only = "this registry is read-only" if settings.read_only else ""
+            if far:
+                arrivals = Arrivals(nursery, repositories, disk)
+                upstream = Registry(http, far, settings.credentials, UPSTREAM_RETRIES)
+                source = PullThrough(upstream, repositories, arrivals, disk)
+                read_only = f"this registry is a cache of {source.title}: push there"
+            registry = RegistryServer(
+                repositories, source, disk, accounts=accounts, read_only=read_only
+            )
+            server = HttpServer(registry.handle, base=HEADERS, tls=tls)
             nursery.start_soon(_end_on_signal, server)
-            nursery.start_soon(_sweep, repositories)
+            nursery.start_soon(_sweep, repositories, bool(far))
             for listener in listeners:
                 scheme = "http" if tls is None else "https"
                 print(f"Serving {scheme}://{_address(listener)} from {settings.store}", flush=True)
@@ -99,6 +135,23 @@ async def serve(settings: Settings) -> None:
             nursery.cancel_scope.cancel()
     finally:
         os.close(lock)
+
+
+def upstreams(settings: Settings) -> tuple[Endpoint, ...]:
+    """Where the upstream is asked: https, and http only on loopback or when that was said."""
+    text = settings.upstream
+    if "://" not in text:
+        insecure = RegistrySettings(insecure=(text,)) if settings.insecure else RegistrySettings()
+        return endpoints(text, insecure, mirrors=False)
+    url = parse_url(text)
+    if url.target not in ("/", "/v2/", "/v2"):
+        raise InvalidParameter(f"--proxy {url.shown}: a registry has no path")
+    if not url.secure and not url.loopback and not settings.insecure:
+        raise InvalidParameter(
+            f"--proxy {url.shown} is not encrypted: whoever is between could change what a tag means; "
+            "give --insecure if that may be"
+        )
+    return (Endpoint(Url(url.scheme, url.host, url.port)),)
 
 
 def check_exposure(listener: socket.socket, settings: Settings) -> None:
@@ -150,12 +203,16 @@ async def _end_on_signal(server: HttpServer) -> None:
             server.stop()
 
 
-async def _sweep(repositories: Repositories) -> None:
-    """Once an hour, beginning at once: uploads and blobs that nobody has cared about for a day."""
+async def _sweep(repositories: Repositories, cache: bool) -> None:
+    """Once an hour, beginning at once: uploads and blobs that nobody has cared about for a day. Of a cache, also what
+    no client has asked for in a week: it can be fetched again.
+    """
     while True:
         try:
             await trio.to_thread.run_sync(repositories.blobs.expire, FORGOTTEN)
             await trio.to_thread.run_sync(repositories.sweep, FORGOTTEN)
-        except OSError:
+            if cache:
+                await trio.to_thread.run_sync(repositories.evict, CACHED)
+        except (OSError, DockpyError):
             log.exception("sweeping failed")
         await trio.sleep(SWEEP)

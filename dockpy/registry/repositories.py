@@ -195,6 +195,25 @@ class Repositories:
     def put_manifest(
         self, name: str, tag: str, value: Digest | None, data: bytes, content_type: str
     ) -> tuple[Digest, Record]:
+        """Keeps a manifest whose blobs and manifests are here."""
+        return self._put_manifest(name, tag, value, data, content_type, whole=True)
+
+    def keep_manifest(
+        self, name: str, tag: str, value: Digest, data: bytes, content_type: str
+    ) -> tuple[Digest, Record]:
+        """Keeps one of another registry's, whose blobs may come later, or never."""
+        return self._put_manifest(name, tag, value, data, content_type, whole=False)
+
+    def _put_manifest(
+        self,
+        name: str,
+        tag: str,
+        value: Digest | None,
+        data: bytes,
+        content_type: str,
+        *,
+        whole: bool,
+    ) -> tuple[Digest, Record]:
         state = hasher(value)
         state.update(data)
         found = digest_of(state)
@@ -202,7 +221,8 @@ class Repositories:
             raise Refusal("DIGEST_INVALID", f"the manifest has digest {found}, not {value}")
         checked = check(data, content_type)
         with self._lock:
-            self._check_needs(name, checked.needs)
+            if whole:
+                self._check_needs(name, checked.needs)
             self.blobs.put(data, found)
             path = self._place(name, "_manifests", found)
             new = not os.path.exists(path)
@@ -211,8 +231,12 @@ class Repositories:
             if checked.record.subject is not None:
                 self._mark(self._referrer(name, checked.record.subject, found))
             if tag:
-                self._write(f"{self._root}/{name}/_tags/{tag}", found.encode())
+                self.point(name, tag, found)
         return found, checked.record
+
+    def point(self, name: str, tag: str, value: Digest) -> None:
+        """Makes `tag` name a manifest that is here."""
+        self._write(f"{self._root}/{name}/_tags/{tag}", value.encode())
 
     def _check_needs(self, name: str, needs: Iterable[tuple[str, Descriptor]]) -> None:
         """What the manifest refers to is in this repository, and as long as it says."""
@@ -234,6 +258,18 @@ class Repositories:
                     "MANIFEST_INVALID",
                     f"{entry.digest} has {size} bytes, not {entry.size} as the manifest says",
                 )
+
+    def size_in_manifests(self, name: str, blob: Digest) -> int | None:
+        """What some manifest of the repository says of the size of `blob`."""
+        for value in self._digests(f"{self._root}/{name}/_manifests"):
+            try:
+                record = self._record(name, value)
+                if blob in record.blobs:
+                    needs = check(self.manifest(name, value), record.media_type).needs
+                    return next(entry.size for _, entry in needs if entry.digest == blob)
+            except (FileNotFoundError, Refusal):
+                continue  # removed meanwhile
+        return None
 
     def remove_tag(self, name: str, tag: str) -> None:
         with self._lock:
@@ -315,11 +351,24 @@ class Repositories:
                 for value in self._digests(f"{self._root}/{name}/_manifests"):
                     named.update(self._record(name, value).blobs)
                 for blob in list(self._digests(f"{self._root}/{name}/_blobs")):
-                    path = self._place(name, "_blobs", blob)
-                    if blob not in named and time.time() - os.stat(path).st_mtime >= unused:
+                    if blob not in named and self._age(name, blob) >= unused:
                         self._unlink(name, "_blobs", blob)
                         number += 1
         return number
+
+    def evict(self, unused: float) -> int:
+        """Forgets the blobs that nobody has asked for in so long, whatever names them: of a cache."""
+        number = 0
+        for name in list(self._folders("")):
+            for blob in list(self._digests(f"{self._root}/{name}/_blobs")):
+                with self._lock:
+                    if self._age(name, blob) >= unused:
+                        self._unlink(name, "_blobs", blob)
+                        number += 1
+        return number
+
+    def _age(self, name: str, blob: Digest) -> float:
+        return time.time() - os.stat(self._place(name, "_blobs", blob)).st_mtime
 
 
 def tag_order(tag: str) -> tuple[str, str]:

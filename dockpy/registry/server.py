@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Callable, TypeVar
 from urllib.parse import quote
@@ -22,7 +21,7 @@ from dockpy.http.codec import BadRequest
 from dockpy.oci.descriptor import OCI_INDEX
 from dockpy.oci.digest import Digest
 from dockpy.registry.htpasswd import Accounts
-from dockpy.registry.manifests import LIMIT
+from dockpy.registry.manifests import LIMIT, Record
 from dockpy.registry.ranges import Unsatisfiable, wanted_range
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.repositories import Repositories, tag_order
@@ -35,6 +34,7 @@ from dockpy.registry.routes import (
     route,
 )
 from dockpy.registry.server_uploads import UploadHandlers
+from dockpy.registry.sources import Disk, OpenBlob, Source
 from dockpy.transport.server import Exchange, PeerGone
 
 log = logging.getLogger(__name__)
@@ -48,22 +48,25 @@ HEADERS = (
 JSON = ("Content-Type", "application/json")
 PAGE = 10_000  # entries of a listing at most; the rest is behind its Link
 FULL = (errno.ENOSPC, errno.EDQUOT)
-WORKERS = 8  # threads at the disk at once
 
 
 class RegistryServer:
     def __init__(
         self,
         repositories: Repositories,
+        source: Source,
+        disk: Disk,
         *,
         accounts: Accounts | None = None,
-        read_only: bool = False,
+        read_only: str = "",
     ) -> None:
+        """`read_only`: why nothing can be pushed or deleted."""
         self._repositories = repositories
+        self._source = source
+        self._disk = disk
         self._accounts = accounts
         self._read_only = read_only
-        self._disk = trio.CapacityLimiter(WORKERS)
-        uploads = UploadHandlers(repositories, self._disk)
+        uploads = UploadHandlers(repositories, disk)
         self._handlers: Mapping[str, Callable[[Exchange, Route], Awaitable[None]]] = {
             "base": self._base,
             "catalog": self._catalog,
@@ -82,7 +85,7 @@ class RegistryServer:
                 await self._accounts.check(request.headers.get("authorization", ""))
             found = route(request.method, request.path)
             if self._read_only and request.method in WRITES:
-                raise Refusal("UNSUPPORTED", "this registry is read-only")
+                raise Refusal("UNSUPPORTED", self._read_only)
             await self._handlers[found.kind](exchange, found)
         except Refusal as error:
             await _refuse(exchange, error)
@@ -102,9 +105,6 @@ class RegistryServer:
             log.exception("%s %s failed", request.method, request.path)
             await _refuse(exchange, Refusal("UNKNOWN", "internal error"))
 
-    async def _run(self, call: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(call, *args, limiter=self._disk)
-
     # ----------------------------------------------------------------------------- listings
 
     async def _base(self, exchange: Exchange, _: Route) -> None:
@@ -112,13 +112,13 @@ class RegistryServer:
 
     async def _catalog(self, exchange: Exchange, _: Route) -> None:
         number, last = page_of(exchange.request.query)
-        names = await self._run(self._repositories.names)
+        names = await self._source.names()
         behind = [name for name in names if name > last]
         await _list(exchange, {}, "repositories", behind, number)
 
     async def _tags(self, exchange: Exchange, asked: Route) -> None:
         number, last = page_of(exchange.request.query)
-        tags = await self._run(self._repositories.tags, asked.name)
+        tags = await self._source.tags(asked.name)
         if last:
             tags = [tag for tag in tags if tag_order(tag) > tag_order(last)]
         await _list(exchange, {"name": asked.name}, "tags", tags, number)
@@ -127,7 +127,8 @@ class RegistryServer:
         subject = checked_digest(asked.reference)
         wanted = exchange.request.query.get("artifactType", "")
         last = exchange.request.query.get("last", "")
-        entries, more = await self._run(self._page_of_referrers, asked.name, subject, wanted, last)
+        found = await self._source.referrers(asked.name, subject)
+        entries, more = _page_of_referrers(found, wanted, last)
         body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         headers = [("Content-Type", OCI_INDEX)]
         if wanted:
@@ -136,22 +137,6 @@ class RegistryServer:
             query = {**exchange.request.query, "last": str(entries[-1]["digest"])}
             headers.append(_next_page(exchange, query))
         await exchange.reply(200, headers, json.dumps(body, separators=(",", ":")).encode())
-
-    def _page_of_referrers(
-        self, name: str, subject: Digest, wanted: str, last: str
-    ) -> tuple[list[dict[str, object]], bool]:
-        """Entries behind `last`, and whether more follow: an answer is a manifest, and no longer than one."""
-        entries: list[dict[str, object]] = []
-        room = LIMIT - 1024
-        for value, record in self._repositories.referrers(name, subject):
-            if value <= last or (wanted and record.artifact_type != wanted):
-                continue
-            entry = record.referrer(value)
-            room -= len(json.dumps(entry)) + 1
-            if entries and room < 0:
-                return entries, True
-            entries.append(entry)
-        return entries, False
 
     # ---------------------------------------------------------------------------- manifests
 
@@ -162,9 +147,9 @@ class RegistryServer:
             await self._put_manifest(exchange, asked.name, tag, value)
         elif method == "DELETE":
             if value is None:
-                await self._run(self._repositories.remove_tag, asked.name, tag)
+                await self._disk.run(self._repositories.remove_tag, asked.name, tag)
             else:
-                await self._run(self._repositories.remove_manifest, asked.name, value)
+                await self._disk.run(self._repositories.remove_manifest, asked.name, value)
             await exchange.reply(202)
         else:
             await self._get_manifest(exchange, asked.name, tag, value)
@@ -172,7 +157,7 @@ class RegistryServer:
     async def _get_manifest(
         self, exchange: Exchange, name: str, tag: str, value: Digest | None
     ) -> None:
-        found, record = await self._run(self._repositories.resolve, name, tag, value)
+        found, record = await self._source.resolve(name, tag, value)
         headers = [
             ("Content-Type", record.media_type),
             ("Docker-Content-Digest", found),
@@ -183,7 +168,7 @@ class RegistryServer:
         elif exchange.request.method == "HEAD":
             await exchange.reply(200, [*headers, ("Content-Length", str(record.size))])
         else:
-            data = await self._run(self._repositories.manifest, name, found)
+            data = await self._source.manifest(name, found)
             await exchange.reply(200, headers, data)
 
     async def _put_manifest(
@@ -196,7 +181,7 @@ class RegistryServer:
                 "SIZE_INVALID", f"manifests have at most {LIMIT} bytes here", status=413
             ) from None
         kind = exchange.request.headers.get("content-type", "")
-        found, record = await self._run(
+        found, record = await self._disk.run(
             self._repositories.put_manifest, name, tag, value, data, kind
         )
         headers = [
@@ -212,7 +197,7 @@ class RegistryServer:
     async def _blobs(self, exchange: Exchange, asked: Route) -> None:
         blob = checked_digest(asked.reference)
         if exchange.request.method == "DELETE":
-            await self._run(self._repositories.remove_blob, asked.name, blob)
+            await self._disk.run(self._repositories.remove_blob, asked.name, blob)
             await exchange.reply(202)
             return
         headers = [
@@ -223,40 +208,53 @@ class RegistryServer:
             ("Cache-Control", "max-age=31536000"),
         ]
         if exchange.request.method == "HEAD":
-            size = await self._run(self._repositories.blob_size, asked.name, blob)
+            size = await self._source.blob_size(asked.name, blob)
             await exchange.reply(200, [*headers, ("Content-Length", str(size))])
             return
-        fd, size = await self._run(self._repositories.open_blob, asked.name, blob)
+        opened = await self._source.open_blob(asked.name, blob)
         try:
-            await self._send_blob(exchange, headers, blob, fd, size)
+            await _send_blob(exchange, headers, blob, opened)
         finally:
-            os.close(fd)
+            opened.close()
 
-    async def _send_blob(
-        self,
-        exchange: Exchange,
-        headers: Sequence[tuple[str, str]],
-        blob: Digest,
-        fd: int,
-        size: int,
-    ) -> None:
-        if _fresh(exchange, blob):
-            await exchange.reply(304, headers[1:])
+
+async def _send_blob(
+    exchange: Exchange, headers: Sequence[tuple[str, str]], blob: Digest, opened: OpenBlob
+) -> None:
+    if _fresh(exchange, blob):
+        await exchange.reply(304, headers[1:])
+        return
+    asked = exchange.request.headers
+    part = None
+    if asked.get("if-range", f'"{blob}"') == f'"{blob}"':
+        try:
+            part = wanted_range(asked.get("range", ""), opened.size)
+        except Unsatisfiable:
+            await exchange.reply(416, [("Content-Range", f"bytes */{opened.size}")])
             return
-        asked = exchange.request.headers
-        part = None
-        if asked.get("if-range", f'"{blob}"') == f'"{blob}"':
-            try:
-                part = wanted_range(asked.get("range", ""), size)
-            except Unsatisfiable:
-                await exchange.reply(416, [("Content-Range", f"bytes */{size}")])
-                return
-        if part is None:
-            await exchange.reply_file(200, headers, fd, 0, size)
-            return
-        offset, length = part
-        where = ("Content-Range", f"bytes {offset}-{offset + length - 1}/{size}")
-        await exchange.reply_file(206, [*headers, where], fd, offset, length)
+    status, offset, length = 200, 0, opened.size
+    if part is not None:
+        status, (offset, length) = 206, part
+        where = f"bytes {offset}-{offset + length - 1}/{opened.size}"
+        headers = [*headers, ("Content-Range", where)]
+    await exchange.reply_file(status, headers, opened.fd, offset, length, opened.available)
+
+
+def _page_of_referrers(
+    found: Sequence[tuple[Digest, Record]], wanted: str, last: str
+) -> tuple[list[dict[str, object]], bool]:
+    """Entries behind `last`, and whether more follow: an answer is a manifest, and no longer than one."""
+    entries: list[dict[str, object]] = []
+    room = LIMIT - 1024
+    for value, record in found:
+        if value <= last or (wanted and record.artifact_type != wanted):
+            continue
+        entry = record.referrer(value)
+        room -= len(json.dumps(entry)) + 1
+        if entries and room < 0:
+            return entries, True
+        entries.append(entry)
+    return entries, False
 
 
 def _fresh(exchange: Exchange, value: Digest) -> bool:

@@ -12,7 +12,6 @@ What has arrived is on disk when a connection breaks off, and GET says how much 
 from __future__ import annotations
 
 import errno
-from typing import Callable, TypeVar
 
 import trio
 
@@ -23,47 +22,43 @@ from dockpy.registry.ranges import chunk_range
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.routes import Route, checked_digest, checked_upload
+from dockpy.registry.sources import Disk
 from dockpy.transport.server import Exchange
-
-T = TypeVar("T")
 
 
 class UploadHandlers:
-    def __init__(self, repositories: Repositories, disk: trio.CapacityLimiter) -> None:
+    def __init__(self, repositories: Repositories, disk: Disk) -> None:
         self._repositories = repositories
         self._disk = disk
         self._busy: set[str] = set()
-
-    async def _run(self, call: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(call, *args, limiter=self._disk)
 
     async def begin(self, exchange: Exchange, asked: Route) -> None:
         query = exchange.request.query
         if "mount" in query:
             blob = checked_digest(query["mount"])
-            if await self._run(self._repositories.mount, asked.name, blob):
+            if await self._disk.run(self._repositories.mount, asked.name, blob):
                 await _created(exchange, asked.name, blob)
                 return
         expected = checked_digest(query["digest"]) if "digest" in query else None
-        upload = await self._run(self._repositories.blobs.begin, asked.name)
+        upload = await self._disk.run(self._repositories.blobs.begin, asked.name)
         if expected is None:
             await exchange.reply(202, _where(upload))
             return
         with _alone(self._busy, upload.id):
             try:
                 await self._take(exchange, upload)
-                await self._run(self._repositories.finish, upload, expected)
+                await self._disk.run(self._repositories.finish, upload, expected)
             except BaseException:
                 # Nobody knows its id.
                 with trio.CancelScope(shield=True):
-                    await self._run(self._repositories.blobs.abort, upload)
+                    await self._disk.run(self._repositories.blobs.abort, upload)
                 raise
         await _created(exchange, asked.name, expected)
 
     async def go_on(self, exchange: Exchange, asked: Route) -> None:
         id = checked_upload(asked.reference)
         try:
-            upload = await self._run(self._repositories.blobs.upload, id)
+            upload = await self._disk.run(self._repositories.blobs.upload, id)
         except NotFound:
             raise _unknown() from None
         if upload.name != asked.name:
@@ -77,7 +72,7 @@ class UploadHandlers:
             expected = checked_digest(exchange.request.query.get("digest", ""))
         with _alone(self._busy, id):
             if method == "DELETE":
-                await self._run(self._repositories.blobs.abort, upload)
+                await self._disk.run(self._repositories.blobs.abort, upload)
                 await exchange.reply(204)
                 return
             length = _announced(exchange, upload)
@@ -93,7 +88,7 @@ class UploadHandlers:
                 await exchange.reply(202, _where(upload))
                 return
             try:
-                await self._run(self._repositories.finish, upload, expected)
+                await self._disk.run(self._repositories.finish, upload, expected)
             except NotFound:  # another request has ended it
                 raise _unknown() from None
         await _created(exchange, asked.name, expected)
@@ -109,11 +104,11 @@ class UploadHandlers:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 # A session that holds the last free bytes helps nobody.
-                await self._run(self._repositories.blobs.abort, upload)
+                await self._disk.run(self._repositories.blobs.abort, upload)
             raise
 
     async def _append_and_read(self, exchange: Exchange, upload: Upload, data: bytes) -> bytes:
-        await self._run(upload.append, data)
+        await self._disk.run(upload.append, data)
         return await exchange.read()
 
 

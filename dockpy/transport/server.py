@@ -38,6 +38,9 @@ GRACE = 10.0  # what is under way at the end may take so long
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED)
 
 
+Available = Callable[[int], Awaitable[int]]
+
+
 class PeerGone(Exception):
     """The client has closed its side, or fallen asleep, while something was owed."""
 
@@ -163,9 +166,18 @@ class Exchange:
         await self._send(data + self._codec.end())
 
     async def reply_file(
-        self, status: int, headers: Sequence[tuple[str, str]], fd: int, offset: int, length: int
+        self,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+        fd: int,
+        offset: int,
+        length: int,
+        available: Available | None = None,
     ) -> None:
-        """A piece of a file; PeerGone when the file has become shorter."""
+        """A piece of a file; PeerGone when the file has become shorter.
+
+        Of a file that grows, `available` tells (and waits for) the end of what is there behind an offset.
+        """
         every = [*self._base, *headers, ("Content-Length", str(length))]
         self.begun = True
         head = self._codec.head(status, every)
@@ -173,10 +185,12 @@ class Exchange:
         await self._send(head + before)
         end = offset + length
         while offset < end:
+            there = end if available is None else min(await available(offset), end)
+            wanted = min(there - offset, BLOCK)
             sent = 0
             with trio.move_on_after(BLOCK_WITHIN):
-                sent = await self._wire.send_file(fd, offset, min(end - offset, BLOCK))
-            if sent < min(end - offset, BLOCK):
+                sent = await self._wire.send_file(fd, offset, wanted)
+            if sent < wanted or not sent:
                 self.broken = True
                 raise PeerGone
             offset += sent

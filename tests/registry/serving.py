@@ -42,8 +42,9 @@ class Answer:
 
 
 class Serving:
-    def __init__(self, store: Path, *flags: str) -> None:
+    def __init__(self, store: Path, *flags: str, **environ: str) -> None:
         self.store = store
+        self._environ = environ
         self._flags = flags
         self.port = 0
         self.start()
@@ -61,6 +62,7 @@ class Serving:
                 *self._flags,
             ],
             cwd=TOP,
+            env={**os.environ, **self._environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
