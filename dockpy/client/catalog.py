@@ -405,6 +405,7 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
         "registry", 0, 0, "[OPTIONS]", "Serve a registry (OCI distribution 1.1) in the foreground",
         """\
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
+images bool Serve the images of this user's dockpy as well, for reading
 insecure bool Serve beyond loopback without TLS and passwords
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
 proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
