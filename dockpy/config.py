@@ -3,11 +3,22 @@
     [daemon]
     idle-exit = "10m"     # with nothing running and nobody connected; "0" is never
 
+    [storage]
+    stores = ["/shared/dockpy"]   # other stores, whose images are used from there and never changed
+
+    [registry]
+    mirrors = ["https://mirror.example"]            # asked first for what is on docker.io
+    insecure = ["registry.lan:5000", "10.0.0.0/8"]  # http, and https without a good certificate
+    http-proxy = "http://proxy.lan:3128"            # as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say it
+    https-proxy = "http://proxy.lan:3128"
+    no-proxy = "*.lan,10.0.0.0/8"
+
 A mistake in the file is told in one sentence and in the daemon's log; what is not set has its default.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +29,27 @@ from dockpy.errors import InvalidParameter
 IDLE_EXIT = 600.0
 
 
+# host, host:port, [v6], [v6]:port
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    mirrors: tuple[str, ...] = ()  # http or https URLs
+    insecure: tuple[str, ...] = ()  # host, host:port or a range of addresses
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+
+
+SETTINGS = RegistrySettings()
+
+
 @dataclass(frozen=True)
 class Config:
     idle_exit: float = IDLE_EXIT  # seconds; 0 is never
+    registry: RegistrySettings = SETTINGS
+    stores: tuple[str, ...] = ()  # absolute paths
 
 
 def load(path: str) -> Config:
@@ -46,16 +75,78 @@ def _parse(data: bytes, path: str) -> Mapping[str, object]:
 
 
 def from_mapping(raw: Mapping[str, object], path: str) -> Config:
-    daemon = raw.get("daemon", {})
-    unknown = set(raw) - {"daemon"}
-    if unknown or not isinstance(daemon, dict):
-        raise InvalidParameter(
-            f"{path}: only the table [daemon] is known, not {', '.join(sorted(unknown)) or 'this'}"
-        )
-    unknown = set(daemon) - {"idle-exit"}
+    unknown = set(raw) - {"daemon", "storage", "registry"}
     if unknown:
-        raise InvalidParameter(f"{path}: unknown setting {', '.join(sorted(unknown))} in [daemon]")
-    return Config(idle_exit=_seconds(daemon.get("idle-exit", IDLE_EXIT), path))
+        raise InvalidParameter(
+            f"{path}: only the tables [daemon], [storage] and [registry] are known, not"
+            f" {', '.join(sorted(unknown))}"
+        )
+    daemon = _table(raw, "daemon", ("idle-exit",), path)
+    return Config(
+        idle_exit=_seconds(daemon.get("idle-exit", IDLE_EXIT), path),
+        registry=_registry(raw, path),
+        stores=_stores(raw, path),
+    )
+
+
+def _stores(raw: Mapping[str, object], path: str) -> tuple[str, ...]:
+    stores = _texts(_table(raw, "storage", ("stores",), path), "stores", path)
+    for text in stores:
+        if not text.startswith("/"):
+            raise InvalidParameter(f"{path}: the store {text!r} must be an absolute path")
+    return stores
+
+
+def _registry(raw: Mapping[str, object], path: str) -> RegistrySettings:
+    proxies = ("http-proxy", "https-proxy", "no-proxy")
+    table = _table(raw, "registry", ("mirrors", "insecure", *proxies), path)
+    texts = {name: table.get(name, "") for name in proxies}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise InvalidParameter(f"{path}: {name} in [registry] must be a text")
+    mirrors = _texts(table, "mirrors", path)
+    for text in mirrors:
+        if not text.startswith(("https://", "http://")):
+            raise InvalidParameter(f"{path}: the mirror {text!r} must be an http or https URL")
+    insecure = _texts(table, "insecure", path)
+    for text in insecure:
+        _check_host(text, path)
+    return RegistrySettings(mirrors, insecure, *(str(texts[name]) for name in proxies))
+
+
+def _table(
+    raw: Mapping[str, object], name: str, known: tuple[str, ...], path: str
+) -> Mapping[str, object]:
+    table = raw.get(name, {})
+    if not isinstance(table, dict):
+        raise InvalidParameter(f"{path}: {name} must be a table, [{name}]")
+    unknown = set(table) - set(known)
+    if unknown:
+        raise InvalidParameter(f"{path}: unknown setting {', '.join(sorted(unknown))} in [{name}]")
+    return table
+
+
+def _texts(table: Mapping[str, object], name: str, path: str) -> tuple[str, ...]:
+    value = table.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise InvalidParameter(f"{path}: {name} must be a list of texts")
+    return tuple(value)
+
+
+def _check_host(text: str, path: str) -> None:
+    if "/" in text:
+        import ipaddress  # not at every birth of a daemon
+
+        try:
+            ipaddress.ip_network(text, strict=False)
+            return
+        except ValueError:
+            pass
+    elif _HOST.fullmatch(text):
+        return
+    raise InvalidParameter(
+        f"{path}: {text!r} in insecure must be a host, host:port or a range of addresses"
+    )
 
 
 def _seconds(value: object, path: str) -> float:

@@ -14,10 +14,11 @@ import os
 import time
 
 from dockpy import fastjson, ids, localdisk, reexec
+from dockpy.client import service
 from dockpy.client.peer import is_ours, unix
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
-from dockpy.paths import Paths
+from dockpy.paths import JOBS, Paths, job_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ KEPT = (
     "XDG_RUNTIME_DIR",
     "XDG_DATA_HOME",
     "DOCKPY_STORE",
+    "DOCKPY_STORES",
     "TMPDIR",
     "LANG",
 )
@@ -43,7 +45,7 @@ def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None
     """The socket of this store's daemon, which is started when there is none, and replaced when it is
     older than `build` (None: any will do). Unavailable: why it cannot be.
     """
-    paths = _make_store(paths, environ)
+    paths = make_store(paths, environ)
     with _between_hosts(paths), locked(paths.birth_lock):
         found = _living(paths)
         if found is not None and _fits(paths, build, *found):
@@ -52,10 +54,7 @@ def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None
         while True:
             lock = _try_lock(paths.lock)
             if lock is not None:
-                try:
-                    _spawn(paths, environ, lock)
-                finally:
-                    os.close(lock)
+                _spawn(paths, environ, lock)
             found = _living(paths)
             if found is not None and not (build and replaces(build, found[1])):
                 return found[0]
@@ -138,7 +137,7 @@ def replaces(build: str, other: str) -> bool:
 # ------------------------------------------------------------------------------------- the store
 
 
-def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
+def make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
     """The folders; answers `paths` with the data folder of this host."""
     try:
         os.makedirs(paths.store, 0o700, exist_ok=True)
@@ -217,7 +216,36 @@ def _try_lock(path: str) -> int | None:
 
 
 def _spawn(paths: Paths, environ: Mapping[str, str], lock: int) -> None:
-    """Starts a keeper and returns once it listens; raises what it says when it cannot."""
+    """Starts a keeper and returns once it listens; raises what it says when it cannot. Closes `lock`."""
+    ready = None
+    manager = service.manager(environ, os.geteuid())
+    if manager is not None:
+        # A service inherits nothing: until it has locked, birth.lock keeps others away.
+        os.close(lock)
+        ready = service.start(paths, manager, arguments(paths, environ), environment(environ))
+        again = _try_lock(paths.lock) if ready is None else None
+        if ready is None and again is None:
+            return  # it was late: the next look finds it
+        lock = -1 if again is None else again
+    if ready is None:
+        ready = _fork(paths, environ, lock)
+    said = b""
+    while said != b"ready":
+        part = os.read(ready, 4096)
+        if not part:
+            break
+        said += part
+    os.close(ready)
+    if said != b"ready":
+        reason = said.decode("utf-8", "replace")
+        raise Unavailable(
+            reason
+            or f"the daemon cannot be started: it ended at once; its log is {paths.daemon_log}"
+        )
+
+
+def _fork(paths: Paths, environ: Mapping[str, str], lock: int) -> int:
+    """A keeper where we are, which inherits `lock` (closed here); the end of a pipe on which it reports."""
     ready, tell = os.pipe()
     child = os.fork()
     if child == 0:
@@ -227,21 +255,9 @@ def _spawn(paths: Paths, environ: Mapping[str, str], lock: int) -> None:
         finally:
             os._exit(127)
     os.close(tell)
+    os.close(lock)
     os.waitpid(child, 0)
-    said = b""
-    while True:
-        part = os.read(ready, 4096)
-        if not part:
-            break
-        said += part
-        if said == b"ready":
-            break
-    os.close(ready)
-    if said != b"ready":
-        reason = (
-            said.decode("utf-8", "replace") or f"it ended at once; its log is {paths.daemon_log}"
-        )
-        raise Unavailable(f"the daemon cannot be started: {reason}" if not said else reason)
+    return ready
 
 
 def _become_keeper(paths: Paths, environ: Mapping[str, str], lock: int, tell: int) -> None:
@@ -278,7 +294,9 @@ def arguments(paths: Paths, environ: Mapping[str, str]) -> list[str]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**{name: environ[name] for name in KEPT if name in environ}, "PATH": PATH}
+    # By a job's variables whoever runs it finds what is to end with it.
+    kept = (*KEPT, *(name for name, _ in JOBS if job_of(environ)))
+    return {**{name: environ[name] for name in kept if name in environ}, "PATH": PATH}
 
 
 def _calm_down() -> None:

@@ -24,21 +24,23 @@ class Row(dict):  # type: ignore[type-arg]  # dict[str, object], which is no bas
 def show(
     form: str, default: Sequence[str], headers: Mapping[str, str], rows: Sequence[Row]
 ) -> None:
+    out(text(form, default, headers, rows))
+
+
+def text(form: str, default: Sequence[str], headers: Mapping[str, str], rows: Sequence[Row]) -> str:
     if form in ("", "table"):
         lines = [[headers[name] for name in default]]
         lines += [[str(row[name]) for name in default] for row in rows]
-        out(columns(lines, 3, LEAST))
-        return
+        return columns(lines, 3, LEAST)
     from dockpy.client.template import Template, TemplateError
     from dockpy.client.template_functions import HEADER, to_json
 
     if form == "json":
-        out(_lines([_html_safe(to_json(row)) for row in rows]))
-        return
+        return _lines([_html_safe(to_json(row)) for row in rows])
     table = form.startswith("table")
-    text = (form[5:] if table else form).strip(" ")
+    source = (form[5:] if table else form).strip(" ")
     try:
-        template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
+        template = Template(source.replace("\\t", "\t").replace("\\n", "\n"))
     except TemplateError as error:
         raise CommandError(f"failed to parse template: {error}") from None
     try:
@@ -53,15 +55,11 @@ def show(
     except TemplateError as error:
         raise CommandError(f"failed to execute template: {error}") from None
     if table:
-        width = max(text.count("\t") for text in texts) + 1
-        cells = [text.split("\t") for text in texts]
-        out(
-            columns([row + [""] * (width - len(row)) for row in cells], 3, LEAST)
-            if width > 1
-            else _lines(texts)
-        )
-    else:
-        out(_lines(texts))
+        width = max(line.count("\t") for line in texts) + 1
+        cells = [line.split("\t") for line in texts]
+        if width > 1:
+            return columns([row + [""] * (width - len(row)) for row in cells], 3, LEAST)
+    return _lines(texts)
 
 
 def _html_safe(text: str) -> str:

@@ -22,5 +22,10 @@ def is_ours(sock: _socket.socket) -> bool:
 
     A run folder below /tmp may have gone with a reboot, and somebody else have taken its name.
     """
-    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid()
+    return credentials(sock)[1] == os.geteuid()
+
+
+def credentials(sock: _socket.socket) -> tuple[int, int]:
+    """(pid, uid) of whoever listens at the other end."""
+    said = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(said[:4], sys.byteorder), int.from_bytes(said[4:8], sys.byteorder)

@@ -1,8 +1,7 @@
 """The keeper: namespaces, socket, then one loop that forks the daemon, again when it dies, and
 shims.
 
-`--store=PATH --lock=FD [--ready=FD] [--tier=T]` is a birth (client/birth.py); with `--takeover --run=
---daemon= --link= --listen=` a daemon replaces its keeper (keeper/takeover.py). FD are inherited.
+What it is told is in keeper/options: a birth by a client, or a daemon that replaces its keeper.
 
 Shims are direct children: the loop reaps them as it reaps the daemon, which saves a second fork in
 the path of every `run`; when the keeper dies they are init's.
@@ -23,7 +22,8 @@ import traceback
 from dockpy import files, reexec
 from dockpy.errors import DockpyError
 from dockpy.keeper import place
-from dockpy.keeper.recording import record
+from dockpy.keeper.options import Options
+from dockpy.keeper.recording import learned, nothing
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.keeper.starts import Starts, flush
 from dockpy.linux import inotify
@@ -51,22 +51,6 @@ SETTLED = 60.0
 LONGEST_PAUSE = 10.0
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
-
-
-class Options:
-    """The command line, `--name=value` each."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        pairs = dict(word[2:].partition("=")[::2] for word in argv if word.startswith("--"))
-        self.paths = Paths(pairs["store"], pairs.get("data", ""))
-        self.lock_fd = int(pairs["lock"])
-        self.ready_fd = int(pairs.get("ready") or -1)
-        self.tier = pairs.get("tier") or None
-        self.takeover = "takeover" in pairs
-        self.run = pairs.get("run", "")
-        self.daemon = int(pairs.get("daemon") or 0)
-        self.link_fd = int(pairs.get("link") or -1)
-        self.listen_fd = int(pairs.get("listen") or -1)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -107,7 +91,7 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
     keeper.ballast = fill_holes()
     gc.freeze()
     keeper.start(options)
-    keeper.share_pages()
+    keeper.learn_rest()
     keeper.loop()
     return 0
 
@@ -173,7 +157,7 @@ class Keeper:
         self._signals = -1
         self.title = Title()
         self.ballast: list[object] = []
-        self._starts = Starts(launcher, self.title, _nothing)
+        self._starts = Starts(launcher, self.title, nothing)
 
     def start(self, options: Options) -> None:
         os.set_inheritable(self._lock_fd, False)
@@ -189,14 +173,9 @@ class Keeper:
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
-    def share_pages(self) -> None:
-        """Among shims at rest; meanwhile the daemon loads. An optimisation."""
-        try:
-            samepage = record(self._paths, self.title)
-        except OSError as error:
-            print(f"shims at rest are not recorded: {error}", file=sys.stderr)
-        else:
-            self._starts = Starts(self._launcher, self.title, samepage.merge)
+    def learn_rest(self) -> None:
+        """While the daemon loads: after its fork, so as late as can be."""
+        self._starts = Starts(self._launcher, self.title, learned(self._paths, self.title))
         gc.freeze()
 
     def _write_record(self, daemon: int) -> None:
@@ -500,10 +479,6 @@ class Keeper:
                 os.kill(pid, signal.SIGHUP)
             except OSError:
                 pass
-
-
-def _nothing() -> None:
-    pass
 
 
 def _default_signals() -> None:

@@ -13,6 +13,7 @@ import gc
 import os
 import select
 import signal
+import sys
 
 from dockpy import ids
 from dockpy.keeper.protocol import Born, KeeperLink
@@ -24,6 +25,8 @@ from dockpy.shim.protocol import Attachment, LogConfig, ShimLink, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dockpy.linux.title import Title
     from dockpy.paths import Paths
 
@@ -33,8 +36,20 @@ QUIET = 0.01  # seconds
 PATIENCE = 2000  # ms
 
 
-def record(paths: Paths, title: Title) -> Samepage:
-    """OSError where it cannot be."""
+def nothing() -> None:
+    """The rest of a shim that shares no pages."""
+
+
+def learned(paths: Paths, title: Title) -> Callable[[], None]:
+    """What a shim of this keeper shall do when it comes to rest."""
+    try:
+        return _record(paths, title).merge
+    except OSError as error:  # an optimisation
+        print(f"shims at rest share no pages: {error}", file=sys.stderr)
+        return nothing
+
+
+def _record(paths: Paths, title: Title) -> Samepage:
     folder = f"{paths.tmp}/recording-{os.getpid()}"
     samepage = Samepage()
 

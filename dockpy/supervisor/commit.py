@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import trio
 
 from dockpy.api.container import Config
 from dockpy.api.container import Healthcheck as AskedHealthcheck
-from dockpy.errors import InvalidParameter
+from dockpy.errors import Conflict, InvalidParameter
 from dockpy.images import changes as instructions
 from dockpy.images.commit import Commit, commit_image
 from dockpy.images.image import Image
 from dockpy.oci.image import ContainerConfig, Healthcheck
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.snapshot import Write
+from dockpy.supervisor import pause as standstill
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 
@@ -66,8 +67,19 @@ async def commit(containers: Containers, container: Container, request: Request)
 
 @asynccontextmanager
 async def _still(containers: Containers, container: Container, pause: bool) -> AsyncIterator[None]:
-    """The container's processes stand still while its files are read: not yet, nothing here can pause."""
-    yield
+    """The container's processes stand still while its files are read, unless they do already."""
+    paused = False
+    if pause and container.state.running and not container.state.paused:
+        with suppress(Conflict):  # it has just ended, or somebody else was faster
+            await standstill.pause(containers, container)
+            paused = True
+    try:
+        yield
+    finally:
+        if paused:
+            with trio.CancelScope(shield=True):
+                async with container.lock:
+                    await standstill.wake(containers, container)
 
 
 def _name(repo: str, tag: str) -> Reference | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import trio
 
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
+from dockpy.supervisor import pause
 from dockpy.supervisor import restart as restart_policy
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
@@ -36,10 +37,14 @@ async def kill(containers: Containers, container: Container, signal: str) -> Non
     if not container.state.running or container.shim is None:
         raise Conflict(f"container {container.id} is not running")
     own = container.record.config.stop_signal
-    if number == SIGKILL or not own or number == signal_number(own):
-        _stopped(containers, container)  # docker: whoever sends that does not want it back
+    # docker: whoever sends that does not want it back
+    final = number == SIGKILL or not own or number == signal_number(own)
+    if final:
+        _stopped(containers, container)
     await _signal(container, number)
     containers.publish(container, "kill", signal=str(number))
+    if final and container.state.paused:
+        await pause.wake(containers, container)  # only then it meets the signal
 
 
 async def _end_waiting(containers: Containers, container: Container) -> bool:
@@ -89,6 +94,8 @@ async def stop(
     except Conflict:
         pass  # over by itself
     containers.publish(container, "kill", signal=str(number))
+    if container.state.paused:
+        await pause.wake(containers, container)  # only then it meets the signal
     with trio.move_on_after(timeout if timeout >= 0 else float("inf")):
         await gone.wait()
     if container.state.running and not gone.ready.is_set():

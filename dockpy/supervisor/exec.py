@@ -21,8 +21,14 @@ class ExecFailedToStart(InvalidParameter):
     """The command of an exec is not there or cannot be run."""
 
 
-def create(containers: Containers, container: Container, request: ExecCreate) -> Exec:
+def _may_run(container: Container) -> None:
     running_shim(container)
+    if container.state.paused:
+        raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+
+
+def create(containers: Containers, container: Container, request: ExecCreate) -> Exec:
+    _may_run(container)
     if not request.cmd:
         raise InvalidParameter("No exec command specified")
     for entry in request.env:
@@ -47,7 +53,7 @@ def check_startable(container: Container, exec_: Exec) -> None:
         raise Conflict(f"Error: Exec command {exec_.id} has already run")
     if exec_.started:
         raise Conflict(f"Error: Exec command {exec_.id} is already running")
-    running_shim(container)
+    _may_run(container)
     exec_.started = True
 
 

@@ -55,9 +55,9 @@ def inspect(
 
 def _state(state: State, health: Health | None) -> dict[str, object]:
     result: dict[str, object] = {
-        "Status": state.status,
+        "Status": state.word,
         "Running": state.live,
-        "Paused": False,
+        "Paused": state.paused,
         "Restarting": state.restarting,
         "OOMKilled": state.oom,
         "Dead": False,
@@ -172,6 +172,8 @@ def status_text(state: State, health: Health | None = None) -> str:
     """docker's words in `ps`."""
     if state.running:
         up = f"Up {ago(time.time() - seconds_of(state.started))}"
+        if state.paused:
+            return f"{up} (Paused)"
         if health is None:
             return up
         return (
@@ -195,7 +197,7 @@ def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[
         "Created": int(seconds_of(record.created)),
         "Ports": [_port(port) for port in record.config.exposed_ports] if state.running else [],
         "Labels": dict(record.config.labels),
-        "State": state.status,
+        "State": state.word,
         "Status": status_text(state, container.health),
         "HostConfig": {"NetworkMode": network_name(record)},
         "NetworkSettings": {"Networks": _networks(record)},
@@ -286,7 +288,7 @@ def matches(
         "id": lambda wanted: any(record.id.startswith(value) for value in wanted),
         "name": lambda wanted: any(_name_matches(value, record.name) for value in wanted),
         "label": lambda wanted: _labels_match(wanted, record.config.labels),
-        "status": lambda wanted: state.status in wanted,
+        "status": lambda wanted: state.word in wanted,
         "exited": lambda wanted: state.status == "exited" and str(state.exit_code) in wanted,
         "ancestor": lambda wanted: record.image_id in ancestors or record.config.image in wanted,
         "network": lambda wanted: network_name(record) in wanted,

@@ -51,6 +51,8 @@ async def start(containers: Containers, container: Container, detach_keys: str =
     async with container.lock:
         if container.removing:
             raise Conflict("container is marked for removal and cannot be started")
+        if container.state.paused:
+            raise Conflict("cannot start a paused container, try unpause instead")
         if container.state.live:
             raise NotModified(f"container {container.name} is already running")
         # A start by hand is the first of a new row.
@@ -87,7 +89,7 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
     spec = assemble(record, _surroundings(containers, record, bundle))
     config = json.dumps(spec.to_json(), separators=(",", ":")).encode()
     files.write_atomic(f"{bundle}/config.json", config, durable=False)
-    for name in ("exit.json", "shim.json"):
+    for name in ("exit.json", "shim.json", "paused.json"):
         files.unlink_if_exists(f"{bundle}/{name}")
     clients = container.take_pending()
     if detach_keys:

@@ -15,6 +15,8 @@ def check_attachable(container: Container) -> None:
     """Before the connection is hijacked: whatever can be answered with a status."""
     if container.removing:
         raise Conflict(f"container {container.id} is being removed")
+    if container.state.paused:
+        raise Conflict(f"container {container.name} is paused, unpause the container before attach")
     if container.state.restarting:
         raise Conflict(
             f"container {container.id} is restarting, wait until the container is running"

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dockpy import ids, reexec
-from dockpy.keeper.main import Options, run
+from dockpy.keeper.main import run
+from dockpy.keeper.options import Options
 from dockpy.keeper.protocol import Born, KeeperLink, NewListener, NotBorn
 from dockpy.keeper.takeover import spawn
 from dockpy.paths import Paths

@@ -54,9 +54,6 @@ class ContainerHandlers:
             "container_resize": self.resize,
             "container_top": self.top,
             "container_prune": self.prune,
-            "container_pause": self.pause,
-            "container_unpause": self.pause,
-            "container_stats": self.stats,
             "container_update": self.update,
         }
 
@@ -127,16 +124,6 @@ class ContainerHandlers:
     async def resize(self, exchange: Exchange) -> None:
         await control.resize(self._containers, self._named(exchange), *size(exchange))
         await exchange.reply(200)
-
-    async def pause(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed(
-            "pause and unpause are not served yet: they need a control group of our own"
-        )
-
-    async def stats(self, exchange: Exchange) -> None:
-        self._named(exchange)
-        raise NotServed("container statistics (stats) are not served yet")
 
     async def update(self, exchange: Exchange) -> None:
         container = self._named(exchange)

@@ -108,11 +108,13 @@ class SystemHandlers:
     async def info(self, exchange: Exchange) -> None:
         containers = self._containers
         everyone = containers.all()
-        running = containers.running()
+        paused = containers.paused()
+        running = containers.running() - paused
         images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
         uname = os.uname()
         warnings = [
-            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced"
+            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
+            "and pause stops each process by SIGSTOP"
         ]
         security = ["name=seccomp,profile=builtin", "name=cgroupns"]
         if self._about.tier != "root":
@@ -123,8 +125,8 @@ class SystemHandlers:
                 "ID": containers.host.boot,
                 "Containers": len(everyone),
                 "ContainersRunning": running,
-                "ContainersPaused": 0,
-                "ContainersStopped": len(everyone) - running,
+                "ContainersPaused": paused,
+                "ContainersStopped": len(everyone) - running - paused,
                 "Images": len(images),
                 "Driver": containers.snapshots.name,
                 "DriverStatus": [["Tier", self._about.tier]],

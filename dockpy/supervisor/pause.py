@@ -1,0 +1,234 @@
+"""pause and unpause: the freezer of the container's control group, else SIGSTOP for each of its processes.
+
+What was done is in `paused.json` before it is done, so that a later daemon can undo exactly that: of
+processes that stood still before, none is woken. SIGSTOP can be seen inside (a parent may wait for
+it), the freezer cannot; the daemon's log and `info` say which of them it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+
+import trio
+
+from dockpy import files
+from dockpy.errors import Conflict, DockpyError
+from dockpy.linux import cgroup
+from dockpy.linux.processes import pidfd_open, pidfd_send_signal
+from dockpy.linux.proctable import Process, Table, process
+from dockpy.supervisor.container import Container
+from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.records import changed
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10.0  # seconds: a process in the middle of a slow system call stops late
+TURN = 0.003
+FREEZER, SIGNALS = "freezer", "signals"
+GONE = ("Z", "X")
+
+
+def group_of(container: Container) -> str | None:
+    """The container's own control group, as a folder; asked of the kernel, so it outlives every daemon."""
+    folder = cgroup.folder_of(container.state.pid) if container.state.pid else None
+    return folder if folder is not None and os.path.basename(folder) == container.id else None
+
+
+def note_path(bundle: str) -> str:
+    return f"{bundle}/paused.json"
+
+
+async def pause(containers: Containers, container: Container) -> None:
+    """Returns when nothing of the container runs."""
+    async with container.lock:
+        if container.state.restarting:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
+        if not container.state.running:
+            raise Conflict(f"Container {container.id} is not running")
+        if container.state.paused:
+            raise Conflict(f"Container {container.id} is already paused")
+        folder = group_of(container)
+        try:
+            if folder is not None:
+                _write_note(containers, container, FREEZER, [])
+                await _freeze(folder)
+            else:
+                log.warning(
+                    "container %s is paused by SIGSTOP: it has no control group of its own",
+                    container.id[:12],
+                )
+                await trio.to_thread.run_sync(_stop, containers, container)
+        except (DockpyError, OSError) as error:
+            await resume(containers, container)
+            raise DockpyError(f"cannot pause container {container.name}: {error}") from None
+        if _over(container):
+            return
+        container.state = changed(container.state, frozen=True)
+        containers.save_state(container)
+        containers.then.follow(containers, container)
+    containers.publish(container, "pause")
+
+
+async def unpause(containers: Containers, container: Container) -> None:
+    async with container.lock:
+        if not container.state.paused:
+            raise DockpyError(f"Container {container.id} is not paused")
+        await wake(containers, container)
+
+
+async def wake(containers: Containers, container: Container) -> None:
+    """unpause for who knows that it is paused, as a kill does."""
+    await resume(containers, container)
+    if container.state.paused:
+        container.state = changed(container.state, frozen=False)
+        containers.save_state(container)
+        containers.then.follow(containers, container)
+        containers.publish(container, "unpause")
+
+
+async def resume(containers: Containers, container: Container) -> None:
+    """Whatever stands still because of us goes on."""
+    note = _read_note(containers, container)
+    folder = group_of(container)
+    try:
+        if folder is not None:
+            cgroup.write(folder, "cgroup.freeze", "0")
+        if note is not None:
+            await trio.to_thread.run_sync(_go_on, note)
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    files.unlink_if_exists(note_path(containers.folders.bundle(container.id)))
+
+
+def found(containers: Containers, container: Container) -> bool:
+    """Whether a container that a new daemon has found stands still, whatever the dead one has noted."""
+    note = _read_note(containers, container)
+    folder = group_of(container)
+    if folder is not None:
+        return cgroup.read(folder, "cgroup.freeze") == "1"
+    return note is not None and any(_stands(pid, start) for pid, start in note)
+
+
+def _over(container: Container) -> bool:
+    """Whether it has ended meanwhile."""
+    return not container.state.running
+
+
+async def _freeze(folder: str) -> None:
+    cgroup.write(folder, "cgroup.freeze", "1")
+    with trio.move_on_after(PATIENCE):
+        while cgroup.numbers(folder, "cgroup.events").get("frozen") != 1:
+            await trio.sleep(TURN)
+        return
+    raise DockpyError(f"it does not stand still within {PATIENCE:.0f} s")
+
+
+# -------------------------------------------------------------------------------- by signals
+
+
+def members(container: Container, table: Table, shim: int) -> list[Process]:
+    """The container's processes, parents before their children.
+
+    All descend from its first one or from an exec's. In the host's pid namespace orphans become the
+    shim's, beside whatever the shim itself has made.
+    """
+    roots = [container.state.pid, *(ex.pid for ex in container.execs.values() if ex.running)]
+    if container.record.host_config.pid_mode == "host" and shim:
+        roots += [
+            child.pid
+            for child in table.below(shim)
+            if child.parent == shim and child.name != b"dockpy-shim"
+        ]
+    result: dict[int, Process] = {}
+    for pid in roots:
+        if pid in table.by_pid and pid not in result:
+            for member in (table.by_pid[pid], *table.below(pid)):
+                result[member.pid] = member
+    return list(result.values())
+
+
+def _stop(containers: Containers, container: Container) -> None:
+    """Parents first, and again until a look finds nobody new and all at rest: who stands still
+    cannot fork. Blocks.
+    """
+    # Somebody else's SIGSTOP is somebody else's to end.
+    others: set[tuple[int, int]] = set()
+    stopped: list[tuple[int, int]] = []
+    shim = containers.shim_pid(container)
+    deadline = time.monotonic() + PATIENCE
+    looks = 0
+    while time.monotonic() < deadline:
+        every = members(container, Table(), shim)
+        if looks == 0:
+            others = {(one.pid, one.start) for one in every if one.state == "T"}
+        fresh = [
+            one
+            for one in every
+            if one.state not in GONE and (one.pid, one.start) not in (*others, *stopped)
+        ]
+        if fresh:
+            stopped += [(one.pid, one.start) for one in fresh]
+            _write_note(containers, container, SIGNALS, stopped)
+            for one in fresh:
+                _signal(one.pid, one.start, signal.SIGSTOP)
+        elif all(one.state in (*GONE, "T", "t") for one in every):
+            return
+        looks += 1
+        time.sleep(TURN)
+    raise DockpyError(f"it does not stand still within {PATIENCE:.0f} s")
+
+
+def _go_on(stopped: list[tuple[int, int]]) -> None:
+    """Children first: a parent that looks finds them running again."""
+    for pid, start in reversed(stopped):
+        if _stands(pid, start):
+            _signal(pid, start, signal.SIGCONT)
+
+
+def _stands(pid: int, start: int) -> bool:
+    one = process(pid)
+    return one is not None and one.start == start and one.state in ("T", "t")
+
+
+def _signal(pid: int, start: int, number: int) -> None:
+    """To that process and no later one of the same number."""
+    try:
+        fd = pidfd_open(pid)
+    except OSError:  # it has ended, or the kernel is older than 5.3
+        one = process(pid)
+        if one is not None and one.start == start:
+            os.kill(pid, number)
+        return
+    try:
+        one = process(pid)
+        if one is not None and one.start == start:
+            pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def _write_note(
+    containers: Containers, container: Container, how: str, stopped: list[tuple[int, int]]
+) -> None:
+    note = {"boot": containers.host.boot, "how": how, "stopped": stopped}
+    path = note_path(containers.folders.bundle(container.id))
+    files.write_atomic(path, json.dumps(note).encode(), durable=False)
+
+
+def _read_note(containers: Containers, container: Container) -> list[tuple[int, int]] | None:
+    """(pid, start) of what was stopped by signals; None without a note of this boot."""
+    try:
+        raw = json.loads(files.read_bytes(note_path(containers.folders.bundle(container.id))))
+        if raw["boot"] != containers.host.boot:
+            return None
+        return [(int(pid), int(start)) for pid, start in raw["stopped"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
