@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 
