@@ -35,7 +35,6 @@ class ImageHandlers:
             "image_remove": self.remove,
             "image_load": self.load,
             "image_save": self.save,
-            "image_push": self.push,
             "image_search": self.search,
             "image_prune": self.prune,
             "dockpy_image_from_host": self.from_host,
@@ -211,11 +210,6 @@ class ImageHandlers:
 
     # ------------------------------------------------------------------------------ refused
 
-    async def push(self, exchange: Exchange) -> None:
-        raise NotServed(
-            "pushing is not served yet: there is no registry client in this build; use `dockpy save`"
-        )
-
     async def search(self, exchange: Exchange) -> None:
         raise NotServed("searching a registry is not served")
 
@@ -246,6 +240,10 @@ class ImageHandlers:
                 self._publish("untag" if word == "Untagged" else "delete", value)
         after = await self._call(self._layers_size)
         space = before - after if isinstance(before, int) and isinstance(after, int) else 0
+        if not set(filters) - {"dangling"}:
+            # What cut pulls have left goes too; those under way keep theirs.
+            freed = await self._call(self._images.partials.clean, 0.0)
+            space += freed if isinstance(freed, int) else 0
         await exchange.reply(
             200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
         )
