@@ -25,7 +25,7 @@ from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from dockpy.linux.title import Title
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+# After so many seconds without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
+# one keeps a container that says a line every second from having it done every second.
+QUIET, LONG_QUIET = 0.5, 5.0
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
@@ -208,9 +211,15 @@ class Shim:
             return False
         return all(running.finished for running in self._execs.values())
 
-    def run(self) -> None:
+    def run(self, rest: Callable[[], None], quiet: float) -> None:
+        """`rest` is called when nothing has happened for `quiet` seconds, later for LONG_QUIET."""
+        wait: float | None = quiet
         while not self.done:
-            self._loop.turn()
+            if self._loop.turn(wait):
+                wait = wait or LONG_QUIET
+            else:
+                rest()
+                wait = None
         if self._init is not None:
             self._listener.remove()
 
@@ -454,14 +463,21 @@ def signal_pipe() -> int:
     return reading
 
 
-def main(packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
+def main(
+    packet: bytes,
+    fds: Sequence[int],
+    launcher: Launcher,
+    title: Title,
+    rest: Callable[[], None],
+    quiet: float = QUIET,
+) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
     here to the end of the container. `packet` is the start message as it came (decode).
     """
     os.setsid()
     title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(packet, fds, launcher, title).run()
+    Shim(packet, fds, launcher, title).run(rest, quiet)
 
 
 def close_others(keep: Sequence[int]) -> None:
