@@ -346,6 +346,14 @@ disable-content-trust bool Skip image verification (default true)
 platform string Platform of the image, where it has several
 quiet/q bool Suppress verbose output""",
     ),
+    "push": (
+        "push", 1, 1, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry",
+        """\
+all-tags/a bool Push all tags of an image to the repository
+disable-content-trust bool Skip image signing (default true)
+platform string Push the image only where it is of this platform
+quiet/q bool Suppress verbose output""",
+    ),
     "login": (
         "login", 0, 1, "[OPTIONS] [SERVER]", "Authenticate to a registry",
         """\
@@ -379,6 +387,9 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
+    "system reset": (
+        "reset", 0, 0, "[OPTIONS]", "Remove all containers, the daemon and the whole store", _FORCE,
+    ),
     "system check": (
         "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
         """\
@@ -396,6 +407,7 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
         "registry", 0, 0, "[OPTIONS]", "Serve a registry (OCI distribution 1.1) in the foreground",
         """\
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
+images bool Serve the images of this user's dockpy as well, for reading
 insecure bool Serve beyond loopback without TLS and passwords
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
 proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
@@ -453,6 +465,7 @@ LONG = {
         "ls": "images",
         "list": "images",
         "pull": "pull",
+        "push": "push",
         "rm": "rmi",
         "remove": "rmi",
         "save": "save",
@@ -464,6 +477,7 @@ LONG = {
         "events": "events",
         "info": "info",
         "prune": "system prune",
+        "reset": "system reset",
     },
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
     "registry": {"serve": "registry serve"},
@@ -492,7 +506,6 @@ NOT_SERVED = frozenset(
         "network",
         "node",
         "plugin",
-        "push",
         "search",
         "secret",
         "service",
