@@ -250,6 +250,7 @@ class ProcessIO:
         self.on_log = on_log
         self.on_detach = on_detach
         self._on_finished = on_finished
+        self.on_drop: Callable[[ProcessIO], None] | None = None  # a client has gone
         self.stdin: Stdin | None = None
         self.clients: list[Client] = []
         self._outputs: list[Output] = []
@@ -279,6 +280,11 @@ class ProcessIO:
 
     def attach(self, attachment: Attachment) -> None:
         Client(self, attachment)
+
+    def dropped(self, client: Client) -> None:
+        self.clients.remove(client)
+        if self.on_drop is not None:
+            self.on_drop(self)
 
     def resize(self, height: int, width: int) -> None:
         """Nothing for a process without a terminal, or whose terminal is gone."""
