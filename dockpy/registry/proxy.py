@@ -120,13 +120,12 @@ class PullThrough:
         self, far: Repository, name: str, tag: str, value: Digest | None
     ) -> tuple[Digest, Record]:
         fetched = await self._ask(lambda: far.manifest(value or tag), FETCHED_WITHIN)
+        kept = fetched.descriptor
         return await self._disk.run(
-            self._repositories.keep_manifest,
-            name,
-            tag,
-            fetched.descriptor.digest,
-            fetched.data,
-            fetched.descriptor.media_type,
+            # Its blobs come later, or never.
+            lambda: self._repositories.put_manifest(
+                name, [tag] if tag else [], kept.digest, fetched.data, kept.media_type, whole=False
+            )
         )
 
     async def manifest(self, name: str, value: Digest) -> bytes:
