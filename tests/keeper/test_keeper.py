@@ -280,7 +280,8 @@ def test_a_killed_keeper_is_made_again_by_the_daemon(house: House) -> None:
 def test_when_both_are_dead_the_next_command_enters_through_a_shim(house: House) -> None:
     house.birth()
     first = house.record()
-    cid = house.leave("sh", "-c", "sleep 5; echo late; exit 5")
+    go = Path(house.paths.store, "go")
+    cid = house.leave("sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done; echo late; exit 5")
     shim = house.file(cid, "shim.json")["pid"]
     pids = [first[role]["pid"] for role in ("keeper", "daemon")]
     for pid in pids:
@@ -294,6 +295,7 @@ def test_when_both_are_dead_the_next_command_enters_through_a_shim(house: House)
             f"/proc/{shim}/ns/{kind}"
         )
     assert house.code("sh", "-c", "exit 8") == 8
+    go.touch()
     wait_for(lambda: house.file(cid, "exit.json").get("code") == 5)
 
 
