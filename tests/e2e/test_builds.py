@@ -17,7 +17,9 @@ import pytest
 from tests.e2e.conftest import ROOT
 from tests.e2e.engines import Engine
 
-COUNT = "trap 'over=1' USR1; i=0; while [ -z $over ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
+COUNT = (
+    "trap 'over=1' USR1; i=0; while [ -z $over ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
+)
 
 
 @pytest.fixture(scope="session")

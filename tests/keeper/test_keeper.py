@@ -257,6 +257,15 @@ def test_a_daemon_that_crashes_again_and_again_is_slowed_down(own: House) -> Non
     assert 0.5 < time.monotonic() - begun < 5
 
 
+def test_a_daemon_that_is_killed_again_and_again_is_back_at_once(own: House) -> None:
+    own.birth()
+    begun = time.monotonic()
+    for _ in range(7):  # as crashes, they would cost 0.2 + 0.4 + … + 6.4 seconds
+        own.kill("daemon")
+        assert own.code("true") == 0
+    assert time.monotonic() - begun < 9
+
+
 def test_a_killed_keeper_is_made_again_by_the_daemon(house: House) -> None:
     house.birth()
     before = house.record()
