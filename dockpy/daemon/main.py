@@ -45,6 +45,7 @@ from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
 from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
+from dockpy.supervisor.groups import find
 from dockpy.supervisor.logs import pack_for_ever
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
@@ -106,6 +107,7 @@ class Daemon:
         snapshots = self._snapshots
         images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
         await trio.to_thread.run_sync(_recover, snapshots, images)
+        self._groups = find(paths.store, os.getppid())
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -117,6 +119,7 @@ class Daemon:
                 image_index=f"{paths.images}/index.json",
                 snapshots=snapshots,
                 keeper=keeper,
+                groups=self._groups,
                 events=Events(),
                 then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
             )
@@ -135,6 +138,7 @@ class Daemon:
                 keeper.stop()
             self._server.hang_up()
             nursery.cancel_scope.cancel()
+        self._groups.leave()
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:

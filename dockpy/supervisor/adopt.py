@@ -46,6 +46,7 @@ async def adopt(containers: Containers, *, start: bool) -> None:
     async with trio.open_nursery() as nursery:
         for container in containers.all():
             nursery.start_soon(_adopt_whole, containers, container)
+    containers.groups.sweep()
     for container in containers.all():
         restart.resume(containers, container, start=start)
     containers.nursery.start_soon(_clean, containers)
@@ -98,8 +99,12 @@ async def _adopt(containers: Containers, container: Container) -> None:
 
 
 def _shim_file(bundle: str) -> dict[str, object] | None:
+    return _json(f"{bundle}/shim.json")
+
+
+def _json(path: str) -> dict[str, object] | None:
     try:
-        raw = json.loads(files.read_bytes(f"{bundle}/shim.json"))
+        raw = json.loads(files.read_bytes(path))
     except (OSError, ValueError):
         return None
     return raw if isinstance(raw, dict) else None
@@ -110,6 +115,9 @@ def _suppose_running(containers: Containers, container: Container, told: dict[st
     if container.state.running:
         return
     init = told.get("init")
+    spec = _json(f"{containers.folders.bundle(container.id)}/config.json")
+    linux = (spec or {}).get("linux")
+    group = linux.get("cgroupsPath") if isinstance(linux, dict) else None
     pid, start = (init.get("pid"), init.get("start")) if isinstance(init, dict) else (0, 0)
     container.state = changed(
         container.state,
@@ -121,6 +129,7 @@ def _suppose_running(containers: Containers, container: Container, told: dict[st
         exit_code=0,
         error="",
         begun=True,
+        group=str(group or ""),
     )
 
 
