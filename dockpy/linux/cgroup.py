@@ -42,7 +42,7 @@ def mounted(mount: str = MOUNT) -> dict[str, str]:
     return found
 
 
-def own(mount: str = MOUNT) -> str | None:
+def own() -> str | None:
     """This process's group of version 2, as a path from the root of the tree ("" for the root itself)."""
     for line in _read("/proc/self/cgroup").split(b"\n"):
         if line.startswith(b"0::/"):
@@ -69,10 +69,12 @@ def number(folder: str, name: str) -> int | None:
 
 
 def numbers(folder: str, name: str) -> dict[str, int]:
-    """A file of `key value` lines; empty where it is not there."""
+    """A file of `key value` lines; empty where it is not there, or its group has been removed."""
     try:
         lines = read(folder, name).split("\n")
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         return {}
     words = [line.split() for line in lines]
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
@@ -148,13 +150,11 @@ def divide(path: str, ours: frozenset[int], mount: str = MOUNT) -> str | None:
     return path
 
 
-def make(folder: str) -> bool:
-    """Whether it was not there before."""
+def make(folder: str) -> None:
     try:
         os.mkdir(folder, 0o755)
     except FileExistsError:
-        return False
-    return True
+        pass
 
 
 def make_below(root: str, path: str) -> str:
@@ -164,12 +164,12 @@ def make_below(root: str, path: str) -> str:
         if os.path.exists(f"{folder}/cgroup.subtree_control"):
             enable(folder)
         folder = f"{folder}/{name}"
-        if make(folder) or os.path.exists(f"{folder}/cpuset.mems"):
-            inherit_cpuset(folder)
+        make(folder)
+        _inherit_cpuset(folder)
     return folder
 
 
-def inherit_cpuset(folder: str) -> None:
+def _inherit_cpuset(folder: str) -> None:
     """A group of version 1 without processors and memory nodes takes no process: it gets all of those above."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if os.path.exists(f"{folder}/cpuset.memory_migrate") and not read(folder, name):

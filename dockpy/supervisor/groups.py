@@ -42,7 +42,7 @@ class Groups:
         return self.version == 2
 
     def path(self, container_id: str, parent: str = "") -> str:
-        above = posixpath.normpath("/" + parent) if parent else self.base
+        above = posixpath.normpath("/" + parent.lstrip("/")) if parent else self.base
         return posixpath.join(above, container_id)
 
     def folder(self, path: str, controller: str) -> str | None:
@@ -129,13 +129,8 @@ class Groups:
         folder = self.folder(path, "memory")
         if folder is None:
             return False
-        try:
-            name = "memory.events" if self.version == 2 else "memory.oom_control"
-            return cgroup.numbers(folder, name).get("oom_kill", 0) > 0
-        except OSError as error:
-            if error.errno not in cgroup.GONE:
-                raise
-            return False
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        return cgroup.numbers(folder, name).get("oom_kill", 0) > 0
 
     def support(self) -> Support:
         """Which limits can be had: those whose files are there."""
@@ -177,27 +172,35 @@ def find(store: str, keeper: int, mount: str = cgroup.MOUNT) -> Groups:
     version = cgroup.version(mount)
     name = f"/dockpy-{zlib.crc32(os.fsencode(os.path.realpath(store))):08x}"
     if version == 2:
-        own = cgroup.own(mount)
+        own = cgroup.own()
         base = cgroup.divide(own, frozenset((os.getpid(), keeper)), mount) if own else None
-        if base is None and _made(mount, name):
-            cgroup.enable(mount + name)
-            base = name
         if base is None:
-            return Groups()
+            folder = _base(mount, name)
+            if folder is None:
+                return Groups()
+            cgroup.enable(folder)
+            base = name
         held = cgroup.enabled(mount + base)
         return Groups(2, base, {"": mount, **dict.fromkeys(held, mount)})
-    roots = {kind: root for kind, root in cgroup.mounted(mount).items() if _made(root, name)}
+    roots = {kind: root for kind, root in cgroup.mounted(mount).items() if _base(root, name)}
     return Groups(1, name, roots) if roots else Groups()
 
 
-def _made(root: str, path: str) -> bool:
+def _base(root: str, path: str) -> str | None:
+    """The folder of a group that others can be made in; None where we may not make it."""
+    if not os.access(root, os.W_OK):
+        return None
     try:
-        if not os.access(root, os.W_OK):
-            return False
         folder = cgroup.make_below(root, path)
-        if os.path.exists(f"{folder}/memory.use_hierarchy") and cgroup.number(folder, "memory.use_hierarchy") == 0:  # fmt: skip
-            cgroup.write(folder, "memory.use_hierarchy", "1")
+        _count_below(folder)
     except OSError as error:
         log.info("no control groups below %s: %s", root, error)
-        return False
-    return True
+        return None
+    return folder
+
+
+def _count_below(folder: str) -> None:
+    """What is used in groups below one of version 1 counts there only since Linux 5.11."""
+    if os.path.exists(f"{folder}/memory.use_hierarchy"):
+        if cgroup.number(folder, "memory.use_hierarchy") == 0:
+            cgroup.write(folder, "memory.use_hierarchy", "1")

@@ -76,7 +76,7 @@ def test_limits_for_one_that_runs_without(limited: Engine) -> None:
         (
             ["--memory-swap", "64m"],
             "You should always set the Memory limit when using Memoryswap limit",
-        ),  # fmt: skip
+        ),
         (["-m", "64m", "--memory-swap", "32m"], "Minimum memoryswap limit should be larger than"),
         (["--cpus", "1", "--cpu-quota", "5000"], "Nano CPUs and CPU Quota cannot both be set"),
         (["--cpu-period", "5"], "CPU cfs period can not be less than 1ms"),
