@@ -54,6 +54,10 @@ def play(role: str, arguments: list[str]) -> int:
         from dockpy.keeper.main import main as keeper
 
         return keeper(arguments)
+    if role == "registry":
+        from dockpy.registry.main import main as registry
+
+        return registry(arguments)
     print(f"dockpy: no role is named {role!r}", file=sys.stderr)
     return 125
 

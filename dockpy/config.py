@@ -3,6 +3,9 @@
     [daemon]
     idle-exit = "10m"     # with nothing running and nobody connected; "0" is never
 
+    [storage]
+    stores = ["/shared/dockpy"]   # other stores, whose images are used from there and never changed
+
     [registry]
     mirrors = ["https://mirror.example"]            # asked first for what is on docker.io
     insecure = ["registry.lan:5000", "10.0.0.0/8"]  # http, and https without a good certificate
@@ -39,10 +42,14 @@ class RegistrySettings:
     no_proxy: str = ""
 
 
+SETTINGS = RegistrySettings()
+
+
 @dataclass(frozen=True)
 class Config:
     idle_exit: float = IDLE_EXIT  # seconds; 0 is never
-    registry: RegistrySettings = RegistrySettings()
+    registry: RegistrySettings = SETTINGS
+    stores: tuple[str, ...] = ()  # absolute paths
 
 
 def load(path: str) -> Config:
@@ -68,16 +75,26 @@ def _parse(data: bytes, path: str) -> Mapping[str, object]:
 
 
 def from_mapping(raw: Mapping[str, object], path: str) -> Config:
-    unknown = set(raw) - {"daemon", "registry"}
+    unknown = set(raw) - {"daemon", "storage", "registry"}
     if unknown:
         raise InvalidParameter(
-            f"{path}: only the tables [daemon] and [registry] are known, not {', '.join(sorted(unknown))}"
+            f"{path}: only the tables [daemon], [storage] and [registry] are known, not"
+            f" {', '.join(sorted(unknown))}"
         )
     daemon = _table(raw, "daemon", ("idle-exit",), path)
     return Config(
         idle_exit=_seconds(daemon.get("idle-exit", IDLE_EXIT), path),
         registry=_registry(raw, path),
+        stores=_stores(raw, path),
     )
+
+
+def _stores(raw: Mapping[str, object], path: str) -> tuple[str, ...]:
+    stores = _texts(_table(raw, "storage", ("stores",), path), "stores", path)
+    for text in stores:
+        if not text.startswith("/"):
+            raise InvalidParameter(f"{path}: the store {text!r} must be an absolute path")
+    return stores
 
 
 def _registry(raw: Mapping[str, object], path: str) -> RegistrySettings:
@@ -112,7 +129,7 @@ def _table(
 def _texts(table: Mapping[str, object], name: str, path: str) -> tuple[str, ...]:
     value = table.get(name, [])
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise InvalidParameter(f"{path}: {name} in [registry] must be a list of texts")
+        raise InvalidParameter(f"{path}: {name} must be a list of texts")
     return tuple(value)
 
 

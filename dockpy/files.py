@@ -101,6 +101,36 @@ class locked:  # used as a function; contextlib costs the client an import
         os.close(self._fd)
 
 
+class try_locked:
+    """`with try_locked(path) as got:` holds it, if nobody else holds it in any way; created when missing
+    (mode 0644: others may hold it, too, by `shared_lock`).
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def __enter__(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def shared_lock(path: str) -> int:
+    """A descriptor that holds a shared flock on `path` until it is closed."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def partial_files(folder: str) -> Iterator[str]:
     """Left-overs of interrupted `write_atomic` calls in `folder` (to be removed at daemon start)."""
     for entry in os.scandir(folder):

@@ -69,7 +69,9 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     note = f"{paths.store}/data.{os.uname().nodename}"
     named = environ.get("DOCKPY_LOCAL", "")
     try:
-        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape").strip()
+        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape")
+        # Without the end of its line it is cut, and leads somewhere else.
+        data = data[:-1] if data.endswith("\n") and "\0" not in data else ""
     except (OSError, ValueError):
         data = ""
     if named.startswith("/") and os.path.dirname(os.path.dirname(data)) != os.path.normpath(named):
@@ -88,6 +90,15 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
         pass
     write_atomic(note, line)
     return data
+
+
+def known(store: str) -> str:
+    """The data folder that `settle` has once chosen for a store on this host."""
+    try:
+        note = read_bytes(f"{store}/data.{os.uname().nodename}", 4096)
+    except (OSError, ValueError):
+        return store
+    return note.decode("utf-8", "surrogateescape").strip() or store
 
 
 def age(path: str) -> float:

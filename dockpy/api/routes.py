@@ -91,6 +91,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", "/dockpy/status", "dockpy_status"),
     ("POST", "/dockpy/stop", "dockpy_stop"),
     ("GET", "/dockpy/logs", "dockpy_logs"),
+    ("POST", "/dockpy/check", "dockpy_check"),
     ("POST", "/dockpy/image-from-host", "dockpy_image_from_host"),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from dockpy.client import service
 from dockpy.client.peer import is_ours, unix
 from dockpy.errors import Unavailable
 from dockpy.files import locked, read_bytes
-from dockpy.paths import Paths
+from dockpy.paths import JOBS, Paths, job_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ KEPT = (
     "XDG_RUNTIME_DIR",
     "XDG_DATA_HOME",
     "DOCKPY_STORE",
+    "DOCKPY_STORES",
     "TMPDIR",
     "LANG",
 )
@@ -44,7 +45,7 @@ def ensure(paths: Paths, environ: Mapping[str, str], *, build: str | None = None
     """The socket of this store's daemon, which is started when there is none, and replaced when it is
     older than `build` (None: any will do). Unavailable: why it cannot be.
     """
-    paths = _make_store(paths, environ)
+    paths = make_store(paths, environ)
     with _between_hosts(paths), locked(paths.birth_lock):
         found = _living(paths)
         if found is not None and _fits(paths, build, *found):
@@ -136,7 +137,7 @@ def replaces(build: str, other: str) -> bool:
 # ------------------------------------------------------------------------------------- the store
 
 
-def _make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
+def make_store(paths: Paths, environ: Mapping[str, str]) -> Paths:
     """The folders; answers `paths` with the data folder of this host."""
     try:
         os.makedirs(paths.store, 0o700, exist_ok=True)
@@ -293,7 +294,9 @@ def arguments(paths: Paths, environ: Mapping[str, str]) -> list[str]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**{name: environ[name] for name in KEPT if name in environ}, "PATH": PATH}
+    # By a job's variables whoever runs it finds what is to end with it.
+    kept = (*KEPT, *(name for name, _ in JOBS if job_of(environ)))
+    return {**{name: environ[name] for name in kept if name in environ}, "PATH": PATH}
 
 
 def _calm_down() -> None:

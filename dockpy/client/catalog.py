@@ -344,6 +344,14 @@ disable-content-trust bool Skip image verification (default true)
 platform string Platform of the image, where it has several
 quiet/q bool Suppress verbose output""",
     ),
+    "login": (
+        "login", 0, 1, "[OPTIONS] [SERVER]", "Authenticate to a registry",
+        """\
+password/p string Password or Personal Access Token (PAT)
+password-stdin bool Take the Password or Personal Access Token (PAT) from stdin
+username/u string Username""",
+    ),
+    "logout": ("login", 0, 1, "[SERVER]", "Log out from a registry", ""),
     "save": (
         "archive", 1, -1, "[OPTIONS] IMAGE [IMAGE...]",
         "Save one or more images to a tar archive (streamed to STDOUT by default)",
@@ -369,10 +377,31 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
-    "daemon start": ("daemon", 0, 0, "", "Start the daemon where none runs", ""),
+    "system check": (
+        "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
+        """\
+format string Print a JSON line for each finding ("json")
+repair bool Set damaged things aside, unpack layers again, remove leftovers""",
+    ),
+    "daemon start": (
+        "daemon", 0, 0, "[OPTIONS]", "Start the daemon where none runs",
+        "store list Use the images of another store, from there and read-only, too",
+    ),
     "daemon stop": ("daemon", 0, 0, "", "Stop the daemon; containers go on", ""),
     "daemon status": ("daemon", 0, 0, "[OPTIONS]", "List the processes of dockpy", _FORMAT),
     "daemon logs": ("daemon", 0, 0, "", "Print the log of the daemon", ""),
+    "registry serve": (
+        "registry", 0, 0, "[OPTIONS]", "Serve a registry (OCI distribution 1.1) in the foreground",
+        """\
+htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
+insecure bool Serve beyond loopback without TLS and passwords
+listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
+proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
+read-only bool Refuse pushes and deletions
+store string Folder to keep everything in (default: "registry" in the store of dockpy)
+tls-cert string Certificate (PEM, with its chain)
+tls-key string Key of the certificate (PEM)""",
+    ),
 }  # fmt: skip
 
 # docker's long forms and aliases: (group, verb) is another spelling of a command above
@@ -427,14 +456,22 @@ LONG = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"df": "system df", "events": "events", "info": "info", "prune": "system prune"},
+    "system": {
+        "check": "system check",
+        "df": "system df",
+        "events": "events",
+        "info": "info",
+        "prune": "system prune",
+    },
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
+    "registry": {"serve": "registry serve"},
 }
 
 GROUPS = {
     "container": "Manage containers",
     "daemon": "Manage the daemon of this user",
     "image": "Manage images",
+    "registry": "Serve a registry",
     "system": "Manage dockpy",
 }
 
@@ -449,8 +486,6 @@ NOT_SERVED = frozenset(
         "compose",
         "config",
         "context",
-        "login",
-        "logout",
         "manifest",
         "network",
         "node",

@@ -69,18 +69,27 @@ class Cli:
             self._config = self._read_config()
         return self._config
 
-    def _read_config(self) -> dict[str, object]:
-        from dockpy import fastjson
+    @property
+    def config_path(self) -> str:
         from dockpy.paths import NoHome, home
 
         try:
             folder = self.folder or os.path.join(home(self.environ, os.geteuid()), ".docker")
-            with open(os.path.join(folder, "config.json"), "rb") as file:
+        except NoHome as error:
+            raise CommandError(str(error)) from None
+        return os.path.join(folder, "config.json")
+
+    def _read_config(self) -> dict[str, object]:
+        from dockpy import fastjson
+
+        try:
+            path = self.config_path
+            with open(path, "rb") as file:
                 raw = fastjson.loads(file.read(1 << 20))
-        except (NoHome, OSError):
+        except (CommandError, OSError):
             return {}
         except ValueError as error:
-            err(f"WARNING: Error loading config file: {folder}/config.json: {error}\n")
+            err(f"WARNING: Error loading config file: {path}: {error}\n")
             return {}
         return raw if isinstance(raw, dict) else {}
 

@@ -13,6 +13,7 @@ import time
 
 from dockpy import reexec
 from dockpy.client.peer import credentials, unix
+from dockpy.paths import job_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ PATIENCE = 10.0  # seconds until the service must have opened its end of the FIF
 
 def manager(environ: Mapping[str, str], uid: int) -> Manager | None:
     """The manager that may hold our daemon; None where there is none, or where it lives in other
-    namespaces than we do. DOCKPY_SERVICE=no: none is wanted.
+    namespaces than we do, and in a job, with which our daemon ends. DOCKPY_SERVICE=no: none is wanted.
     """
-    if environ.get("DOCKPY_SERVICE") == "no":
+    if environ.get("DOCKPY_SERVICE") == "no" or job_of(environ):
         return None
     program = _program("systemd-run")
     if program is None:

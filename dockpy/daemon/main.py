@@ -24,15 +24,19 @@ from dockpy import files, ids, localdisk
 from dockpy.config import Config
 from dockpy.daemon.handlers.absent import AbsentHandlers
 from dockpy.daemon.handlers.archive import ArchiveHandlers
+from dockpy.daemon.handlers.check import CheckHandlers
 from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
 from dockpy.daemon.handlers.usage import UsageHandlers
+from dockpy.daemon.jobs import lenders_of, sweep
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
+from dockpy.damaged import Shelf
 from dockpy.errors import DockpyError
 from dockpy.images.store import ImageStore
 from dockpy.keeper import takeover
@@ -103,10 +107,14 @@ class Daemon:
         paths = self._paths
         self._over = trio.Event()
         self._stop_keeper = False
-        content = ContentStore(paths.images)
+        lenders = lenders_of(paths, self._config.stores, os.environ)
+        content = ContentStore(paths.images, [lender.images for lender in lenders])
         snapshots = self._snapshots
+        snapshots.borrow([lender.snapshots for lender in lenders])
         images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
-        await trio.to_thread.run_sync(_recover, snapshots, images)
+        images.borrow([lender.images for lender in lenders])
+        shelf = Shelf(paths.damaged)
+        await trio.to_thread.run_sync(_recover, snapshots, images, shelf)
         self._groups = find(paths.store, os.getppid())
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
@@ -114,7 +122,7 @@ class Daemon:
             containers = Containers(
                 nursery=nursery,
                 host=Host(self._info["run"], self._info["tier"], ids.boot_id()),
-                folders=Folders(paths.containers, paths.tmp),
+                folders=Folders(paths.containers, paths.tmp, shelf),
                 images=images,
                 image_index=f"{paths.images}/index.json",
                 snapshots=snapshots,
@@ -130,6 +138,7 @@ class Daemon:
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
             nursery.start_soon(pack_for_ever, containers)
+            nursery.start_soon(trio.to_thread.run_sync, sweep, paths)
             gc.collect()
             gc.freeze()
             log.info("serving %s (%s, %s)", self._info["run"], self._info["tier"], snapshots.name)
@@ -146,6 +155,14 @@ class Daemon:
         system = SystemHandlers(
             containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
         )
+        images = ImageHandlers(containers)
+        registry = RegistryHandlers(
+            containers,
+            self._config.registry,
+            self._paths.store,
+            self._info["tier"],
+            images.import_rootfs,
+        )
         nouns = (
             system,
             EventHandlers(containers.events),
@@ -153,8 +170,10 @@ class Daemon:
             ExecHandlers(containers),
             UsageHandlers(containers),
             StreamHandlers(containers),
-            ImageHandlers(containers),
+            images,
+            registry,
             ArchiveHandlers(containers),
+            CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),
         )
         return Router({name: handler for noun in nouns for name, handler in noun.table().items()})
@@ -231,7 +250,7 @@ def _sign(paths: Paths) -> None:
             os.utime(paths.daemon_json)
 
 
-def _recover(snapshots: Snapshotter, images: ImageStore) -> None:
+def _recover(snapshots: Snapshotter, images: ImageStore, shelf: Shelf) -> None:
     """What an interrupted daemon left half done, before anybody asks."""
     snapshots.recover()
-    images.recover()
+    images.recover(shelf)

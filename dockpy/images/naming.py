@@ -32,6 +32,8 @@ class State:
     """An entry's manifest or config cannot be read: nothing is collected, since nobody knows what
     it held.
     """
+    lent: Mapping[str, str] = field(default_factory=dict)
+    """Names, and ids of images, that only another store has: to its root."""
 
 
 def is_hex(text: str) -> bool:
@@ -123,3 +125,21 @@ def renamed(
         if not any(old.digest == loser.digest for old in kept):
             kept.append(replace(loser, annotations={}))
     return kept
+
+
+def joined(own: State, lent: State, root: str) -> State:
+    """`own` with what the store at `root` has beside it; a name that both have means what it means here."""
+    images, names, only = dict(own.images), dict(own.names), dict(own.lent)
+    for name, identifier in lent.names.items():
+        if name not in names:
+            names[name] = identifier
+            only[name] = root
+    for identifier, image in lent.images.items():
+        if identifier not in images:
+            images[identifier] = replace(image, repo_tags=(), repo_digests=())
+            only[identifier] = root
+        for name, found in lent.names.items():
+            if found == identifier and only.get(name) == root:
+                reference = parse_reference(name)
+                images[identifier] = with_name(images[identifier], reference, image.descriptor)
+    return replace(own, images=images, names=names, lent=only)

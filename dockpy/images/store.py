@@ -1,20 +1,23 @@
 """The images of a store, by its index.json: resolving, tagging, removing, collecting garbage.
 
 An image's id is its config's digest. The daemon is the only writer; its threads meet at `_mutex`,
-other processes at the lock file.
+other processes at the lock file. Images of other stores (`borrow`) are seen and used, never changed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from dockpy import files
+from dockpy.damaged import Shelf, load_bytes
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
 from dockpy.images.image import Image
+from dockpy.images.salvage import salvaged
 from dockpy.images.unpack import Opened, unpack
 from dockpy.oci.descriptor import (
     ANNOTATION_IMAGE_NAME,
@@ -27,15 +30,22 @@ from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
+from dockpy.storage.partial import Partials
 from dockpy.storage.snapshot import Snapshotter
+
+log = logging.getLogger(__name__)
 
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
+
+READERS = "readers.lock"
+"""In the layout: flock(LOCK_SH) of each daemon that uses images of it; nothing is collected then."""
 
 # Named here, since within ImageStore `list` is the method.
 Records = list[dict[str, str]]
 Names = list[Reference]
 Chains = list[ChainID]
+Blobs = list[Digest]
 
 
 class ImageStore:
@@ -44,14 +54,27 @@ class ImageStore:
     ) -> None:
         self.content = content
         self.snapshots = snapshots
+        self.partials = Partials(content)
         self._index = index
         self._lock = lock
         self._mutex = threading.RLock()
         self._read: tuple[object, naming.State] = (None, naming.State())
+        self._lenders: tuple[str, ...] = ()
+        self._held: list[int] = []
         self._manifests: dict[Digest, Image] = {}  # by manifest digest, without names: immutable
         # Held by whoever makes a builtin image: twenty first runs make one.
         self.making = threading.Lock()
         self._writers = 0
+
+    def borrow(self, roots: Sequence[str]) -> None:
+        """To be called once: the images of those layouts can be used here, and are not collected there
+        while we live.
+        """
+        for root in roots:
+            # A store of somebody else's may have no such file, or not let us read it.
+            with suppress(OSError):
+                self._held.append(files.shared_lock(f"{root}/{READERS}"))
+        self._lenders = tuple(roots)
 
     # Reading
 
@@ -171,6 +194,8 @@ class ImageStore:
             image = self.resolve(text)
             name = reference.tagged()
             entries = self._state().entries
+            for blob in (image.descriptor.digest, image.id):
+                self.content.put(self.content.read(blob))  # a lender may forget the image
             self._write(naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {})))
             return self._state().images[image.id]
 
@@ -194,14 +219,17 @@ class ImageStore:
                 self.unname(lost, keep=False)
                 self.collect()
                 return [{"Untagged": lost.familiar()}]
-            return _Removal(self, self.resolve(text), text, force, in_use, running).run()
+            image = self.resolve(text)
+            self._refuse_lent(image, text)
+            return _Removal(self, image, text, force, in_use, running).run()
 
-    def names_of(self, identifier: Digest) -> Names:
-        """Tags first, then digests, each group sorted."""
+    def names_of(self, identifier: Digest, *, own: bool = False) -> Names:
+        """Tags first, then digests, each group sorted; with `own` not those that only a lender has."""
+        state = self._state()
         named = [
             parse_reference(name)
-            for name, found in self._state().names.items()
-            if found == identifier
+            for name, found in state.names.items()
+            if found == identifier and not (own and name in state.lent)
         ]
         return sorted(named, key=lambda name: (name.digest is not None, str(name)))
 
@@ -224,16 +252,11 @@ class ImageStore:
         """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
         removed.
         """
-        with self._mutex:
+        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
             state = self._state()
-            if self._writers or state.damaged:
+            if self._writers or state.damaged or not alone:
                 return []
-            blobs: set[Digest] = set()
-            for entry in state.entries:
-                manifest = self._load(entry).manifest
-                blobs.add(entry.digest)
-                blobs.add(manifest.config.digest)
-                blobs.update(layer.digest for layer in manifest.layers)
+            blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}
             for blob in tuple(self.content.digests()):
                 if blob not in blobs:
@@ -241,17 +264,93 @@ class ImageStore:
             self._manifests = {k: v for k, v in self._manifests.items() if k in blobs}
             return self._drop([chain for chain in self.snapshots.chains() if chain not in chains])
 
-    def recover(self) -> None:
-        """To be called once before anything else: removes what an interrupted change has left."""
+    def recover(self, shelf: Shelf) -> None:
+        """To be called once before anything else: removes what an interrupted change has left.
+
+        A damaged index is set aside, and what can be known is put into a new one.
+        """
         for path in list(files.partial_files(os.path.dirname(self._index))):
             files.unlink_if_exists(path)
-        if not os.path.exists(self._index):
-            # The index comes before the first blob: without it, blobs are left-overs.
-            files.write_atomic(self._index, Index(()).to_bytes(), 0o644)
+        data = b""
+        try:
+            data = load_bytes(self._index)
+            index_from_json(parse(data, "index.json"))
+        except FileNotFoundError:
+            self._write(salvaged(b"", self.content))
+        except InvalidParameter as error:
+            if shelf.set_aside(self._index, "index.json", str(error)):
+                entries = salvaged(data, self.content)
+                self._write(entries)
+                named = sum(ANNOTATION_IMAGE_NAME in entry.annotations for entry in entries)
+                log.warning("%d entries of it are still known, %d with a name", len(entries), named)
         self.content.recover()
-        # A damaged index is told by every use of it; until then nothing is collected.
+        self.partials.clean()
         with suppress(Unavailable):
             self.collect()
+
+    # For images.check
+
+    def index_problem(self) -> str:
+        with self._mutex:
+            try:
+                index_from_json(parse(load_bytes(self._index), "index.json"))
+            except FileNotFoundError:
+                return "it is missing"
+            except InvalidParameter as error:
+                return str(error)
+        return ""
+
+    def rewrite_index(self, shelf: Shelf) -> None:
+        """From memory, where it was read before."""
+        with self._mutex, files.locked(self._lock):
+            entries = self._read[1].entries
+            if os.path.lexists(self._index):
+                shelf.set_aside(self._index, "index.json", "it could not be read")
+            self._write(entries or salvaged(b"", self.content))
+
+    def entries(self) -> Sequence[Descriptor]:
+        return self._state().entries
+
+    def drop_entry(self, entry: Descriptor, shelf: Shelf) -> None:
+        """Of an image that cannot be read; the present index is set aside."""
+        with self._mutex, files.locked(self._lock):
+            entries = [one for one in self._state().entries if one != entry]
+            shelf.set_aside(self._index, "index.json", f"of {entry.digest} nothing is left")
+            self._manifests.pop(entry.digest, None)
+            self._write(entries)
+
+    def forget(self, blob: Digest) -> None:
+        """What is remembered of a blob that is set aside."""
+        with self._mutex:
+            self._manifests = {
+                known: image
+                for known, image in self._manifests.items()
+                if blob not in (known, image.manifest.config.digest)
+            }
+            self._read = (None, self._read[1])
+
+    def unwanted(self) -> tuple[Blobs, Chains]:
+        """What `collect` would remove."""
+        with self._mutex:
+            state = self._state()
+            if self._writers or state.damaged:
+                return [], []
+            blobs = self._wanted(state)
+            chains = {chain for image in state.images.values() for chain in image.chain_ids}
+            chains |= self.snapshots.held()
+            return (
+                [blob for blob in self.content.digests() if blob not in blobs],
+                [chain for chain in self.snapshots.chains() if chain not in chains],
+            )
+
+    def _wanted(self, state: naming.State) -> set[Digest]:
+        blobs: set[Digest] = set()
+        for entry in state.entries:
+            manifest = self._load(entry).manifest
+            blobs.add(entry.digest)
+            blobs.add(manifest.config.digest)
+            blobs.update(layer.digest for layer in manifest.layers)
+        return blobs
 
     def _drop(self, unwanted: Chains) -> Chains:
         gone: Chains = []
@@ -275,13 +374,16 @@ class ImageStore:
 
     def _state(self) -> naming.State:
         with self._mutex:
-            try:
-                status = os.stat(self._index)
-            except FileNotFoundError:
-                return naming.State()
-            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
+            lent = [f"{root}/index.json" for root in self._lenders]
+            signature = [_signature(path) for path in (self._index, *lent)]
             if self._read[0] != signature:
-                self._read = (signature, self._parse(files.read_bytes(self._index)))
+                state = naming.State()
+                if signature[0] is not None:
+                    state = self._parse(files.read_bytes(self._index))
+                for root, path in zip(self._lenders, lent):
+                    with suppress(OSError, Unavailable):  # theirs is missing, or damaged
+                        state = naming.joined(state, self._parse(files.read_bytes(path)), root)
+                self._read = (signature, state)
             return self._read[1]
 
     def _parse(self, data: bytes) -> naming.State:
@@ -315,6 +417,13 @@ class ImageStore:
         named = {entry.annotations.get(ANNOTATION_IMAGE_NAME) for entry in state.entries}
         return name if str(name) in named and str(name) not in state.names else None
 
+    def _refuse_lent(self, image: Image, text: str) -> None:
+        lent = self._state().lent
+        by_id = naming.is_id_prefix(image.id, text)
+        root = lent.get(image.id if by_id else str(parse_reference(text).tagged()))
+        if root is not None:
+            raise Conflict(f"image {text} is in the read-only store {root}: remove it there")
+
     def _is_of(self, entry: Descriptor, image: Image) -> bool:
         known = self._manifests.get(entry.digest)  # all readable ones were loaded with the state
         return known is not None and known.id == image.id
@@ -341,6 +450,14 @@ class ImageStore:
         files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
 
 
+def _signature(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class _Removal:
     """One `rmi`, after moby's ImageDelete: what it refuses, and in which order it tells what it
     did.
@@ -361,7 +478,7 @@ class _Removal:
         self.records: list[dict[str, str]] = []
 
     def run(self) -> list[dict[str, str]]:
-        names = self.store.names_of(self.image.id)
+        names = self.store.names_of(self.image.id, own=True)
         by_name = not naming.is_id_prefix(self.image.id, self.text)
         if by_name:
             if not self.force and naming.single(names) and self.containers:
@@ -399,7 +516,7 @@ class _Removal:
             if quiet and self.containers:
                 return self.records
             raise
-        for name in self.store.names_of(self.image.id):
+        for name in self.store.names_of(self.image.id, own=True):
             self._untag(name)
         chains = self.store.delete(self.image)
         self.records.append({"Deleted": self.image.id})
@@ -418,7 +535,7 @@ class _Removal:
                 )
         if self.force:
             return
-        if references and self.store.names_of(self.image.id):
+        if references and self.store.names_of(self.image.id, own=True):
             self._refuse("must be forced", "image is referenced in multiple repositories")
         if self.containers:
             self._refuse(

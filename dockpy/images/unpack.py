@@ -8,6 +8,7 @@ its digest and size are those that the manifest says. One sync makes all of it d
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
@@ -22,6 +23,21 @@ Opened = Callable[[], Read]
 """Starts reading a blob that is not in the content store."""
 
 
+class Arrival(ABC):
+    """A blob that comes by itself, to a file of its own: an `Opened` that is not copied."""
+
+    @abstractmethod
+    def __call__(self) -> Read: ...
+
+    @abstractmethod
+    def verify(self) -> None:
+        """Waits until it is there; raises when it is not what it should be."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Gives it its name in the content store."""
+
+
 def unpack(
     content: ContentStore,
     snapshots: Snapshotter,
@@ -32,25 +48,29 @@ def unpack(
     image; answers the topmost chain, None for no layers.
     """
     with ExitStack() as ended:
-        coming: dict[Digest, _Coming] = {}
+        coming: dict[Digest, _Coming | Arrival] = {}
         steps: list[tuple[ChainID, LayerSource]] = []
         for layer, chain, diff_id in zip(
             image.manifest.layers, image.chain_ids, image.config.diff_ids
         ):
             opened = arriving.get(layer.digest)
             if opened is None or content.has(layer.digest):
-                steps.append((chain, _stored(content, layer, diff_id)))
+                steps.append((chain, stored(content, layer, diff_id)))
             elif layer.digest in coming:
                 # The same layer once more: read again, so verified again.
                 steps.append((chain, LayerSource(opened, diff_id)))
+            elif isinstance(opened, Arrival):
+                coming[layer.digest] = opened
+                # Hashed in any case: what was read may have been replaced before it was verified.
+                steps.append((chain, LayerSource(opened, diff_id, opened.verify)))
             else:
                 one = _Coming(layer, ended.enter_context(content.writer()), opened)
                 coming[layer.digest] = one
                 steps.append((chain, one.source(diff_id)))
         if steps and not snapshots.has(steps[-1][0]):
             snapshots.unpack_stack(None, steps)
-        for one in coming.values():
-            one.finish()
+        for blob in coming.values():
+            blob.finish()
     return image.chain_ids[-1] if image.chain_ids else None
 
 
@@ -84,12 +104,13 @@ class _Coming:
         self._writer.commit(self._layer.digest, self._layer.size)
 
 
-def _stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSource:
+def stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSource:
     def opened() -> Read:
         return _reading(content.open(layer.digest))
 
-    # A plain tar's diff id is its digest, which was checked when the blob came in.
-    return LayerSource(opened, None if str(diff_id) == str(layer.digest) else diff_id)
+    # A plain tar's diff id is its digest, which was checked when the blob came in, if that was here.
+    known = str(diff_id) == str(layer.digest) and not content.is_lent(layer.digest)
+    return LayerSource(opened, None if known else diff_id)
 
 
 def _reading(fd: int) -> Read:

@@ -97,7 +97,7 @@ def living_shims(paths: Paths) -> list[int]:
             record = json.loads(files.read_bytes(f"{paths.containers}/{name}/shim.json"))
             if record["boot"] == boot and ids.alive(record["pid"], record["start"]):
                 pids.append(record["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return pids
 

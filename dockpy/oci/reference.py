@@ -68,6 +68,15 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def check_path(path: str) -> str:
+    """A repository's name as it stands in a registry's paths, without the registry."""
+    if not _PATH.fullmatch(path):
+        raise InvalidParameter("invalid repository name")
+    if len(path) > _NAME_LIMIT:
+        raise InvalidParameter(f"repository name must not be more than {_NAME_LIMIT} characters")
+    return path
+
+
 def parse_reference(text: str) -> Reference:
     """`text` as docker understands it; InvalidParameter with docker's words."""
     if _IDENTIFIER.fullmatch(text):

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
+import trio
+
 from dockpy.errors import InvalidParameter
 from dockpy.http.url import Url
 from dockpy.oci.descriptor import (
@@ -30,7 +32,7 @@ from dockpy.oci.descriptor import (
 from dockpy.oci.digest import Digest, digest, digest_of, hasher
 from dockpy.oci.fields import parse
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
-from dockpy.registry.errors import NotThere, RegistryError, Untrue
+from dockpy.registry.errors import Cut, NotThere, RegistryError, Untrue
 from dockpy.registry.session import Registry
 from dockpy.transport.client import Response, TransportError
 
@@ -88,15 +90,18 @@ class Blob:
         await self._response.aclose()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """TransportError where it ends early; Untrue as soon as it is too long."""
+        """Cut where it ends early; Untrue as soon as it is too long."""
         left = self._descriptor.size - self.offset
-        async for chunk in self._response.chunks():
-            left -= len(chunk)
-            if left < 0:
-                raise _wrong_size(self._descriptor, "more")
-            yield chunk
+        try:
+            async for chunk in self._response.chunks():
+                left -= len(chunk)
+                if left < 0:
+                    raise _wrong_size(self._descriptor, "more")
+                yield chunk
+        except TransportError as error:
+            raise Cut(str(error)) from None
         if left:
-            raise TransportError(
+            raise Cut(
                 f"blob {self._descriptor.digest} ended {left} bytes before its {self._descriptor.size}"
             )
 
@@ -178,13 +183,17 @@ class Repository:
         headers = [("Accept-Encoding", "identity")]
         if offset:
             headers.append(("Range", f"bytes={offset}-"))
-        response = await self.registry.ask(
-            "GET",
-            f"/v2/{self.name}/blobs/{descriptor.digest}",
-            headers=headers,
-            scopes=self.scopes,
-            expect=(200, 206) if offset else (200,),
-        )
+        try:
+            response = await self.registry.ask(
+                "GET",
+                f"/v2/{self.name}/blobs/{descriptor.digest}",
+                headers=headers,
+                scopes=self.scopes,
+                expect=(200, 206) if offset else (200,),
+                again=False,  # resuming is the caller's
+            )
+        except TransportError as error:
+            raise Cut(str(error)) from None
         start = 0
         if response.status == 206:
             match = _RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -206,8 +215,18 @@ class Repository:
             raise InvalidParameter(
                 f"blob {descriptor.digest} says to have {descriptor.size} bytes, more than {limit}"
             )
-        async with await self.blob(descriptor) as blob:
-            data = b"".join([chunk async for chunk in blob.chunks()])
+        attempt = 1
+        while True:
+            try:
+                async with await self.blob(descriptor) as blob:
+                    data = b"".join([chunk async for chunk in blob.chunks()])
+                break
+            except RegistryError as error:
+                pause = self.registry.retries.pause(attempt, error.retry_after)
+                if not error.temporary or pause is None:
+                    raise
+            attempt += 1
+            await trio.sleep(pause)
         found = _digest(data, descriptor.digest)
         if found != descriptor.digest:
             raise Untrue(f"blob verification failed for digest {descriptor.digest}: it has {found}")

@@ -66,6 +66,14 @@ class Untrue(RegistryError):
     """It sent something else than it had promised: a digest, a size or a media type that is not so."""
 
 
+class Cut(RegistryError):
+    """A blob's transfer ended early, or was never begun: it can be resumed."""
+
+    @property
+    def temporary(self) -> bool:
+        return True
+
+
 _KINDS: Mapping[str, type[RegistryError]] = {
     "MANIFEST_UNKNOWN": NotThere,
     "NAME_UNKNOWN": NotThere,

@@ -43,6 +43,9 @@ class Retries:
         return max(grown * random.uniform(0.75, 1.25), wanted or 0.0)
 
 
+RETRIES = Retries()
+
+
 class Registry:
     """For one operation and one person. `http` is open as long as it is used."""
 
@@ -51,7 +54,7 @@ class Registry:
         http: HttpClient,
         endpoints: Sequence[Endpoint],
         credentials: Credentials = ANONYMOUS,
-        retries: Retries = Retries(),
+        retries: Retries = RETRIES,
         *,
         offline: bool = False,
     ) -> None:

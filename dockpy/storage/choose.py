@@ -7,10 +7,12 @@ Kernel overlay with userxattr, kernel overlay as root, fuse-overlayfs, copy. The
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 
 from dockpy import files
-from dockpy.errors import Unavailable
+from dockpy.damaged import Shelf, load_bytes
+from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.paths import Paths
 from dockpy.storage import fuse, overlay
 from dockpy.storage.copy import CopySnapshotter
@@ -31,31 +33,41 @@ def choose(paths: Paths, tier: str) -> Snapshotter:
         FUSE: lambda: fuse.works(root),
         COPY: lambda: True,
     }
-    before = _recorded(root)
+    before = _recorded(f"{root}/driver", trials, Shelf(paths.damaged))
     if before in trials and trials[before]():
-        return _made(before, root, tier)
+        return _made(before, paths, tier)
     if before and os.path.isdir(f"{root}/active") and os.listdir(f"{root}/active"):
         raise Unavailable(
             f"the containers of this store need the {before} driver, which does not work here any more"
         )
     name = next(name for name, works in trials.items() if name != before and works())
     files.write_atomic(f"{root}/driver", name.encode())
-    return _made(name, root, tier)
+    return _made(name, paths, tier)
 
 
-def _recorded(root: str) -> str:
+def _recorded(path: str, known: Collection[str], shelf: Shelf) -> str:
+    """ "" when nothing is recorded or it cannot be read: the choice by trying is the same as before."""
     try:
-        return files.read_bytes(f"{root}/driver").decode()
+        word = load_bytes(path).decode("utf-8", "replace")
+        # Another word is that of a build which knows more; a part of one of ours is a cut record.
+        if not re.fullmatch("[a-z0-9-]+", word) or (
+            word not in known and any(name.startswith(word) for name in known)
+        ):
+            raise InvalidParameter(f"there is no driver {word!r:.40}")
     except FileNotFoundError:
         return ""
+    except InvalidParameter as error:
+        shelf.set_aside(path, "driver", str(error))
+        return ""
+    return word
 
 
-def _made(name: str, root: str, tier: str) -> Snapshotter:
-    real = tier != "single"
+def _made(name: str, paths: Paths, tier: str) -> Snapshotter:
+    root, damaged, real = paths.snapshots, paths.damaged, tier != "single"
     if name == OVERLAY:
-        return OverlaySnapshotter(root, real_owners=real)
+        return OverlaySnapshotter(root, real_owners=real, damaged=damaged)
     if name == OVERLAY_TRUSTED:
-        return OverlaySnapshotter(root, real_owners=real, userxattr=False)
+        return OverlaySnapshotter(root, real_owners=real, userxattr=False, damaged=damaged)
     if name == FUSE:
-        return FuseSnapshotter(root, real_owners=real)
-    return CopySnapshotter(root, real_owners=real)
+        return FuseSnapshotter(root, real_owners=real, damaged=damaged)
+    return CopySnapshotter(root, real_owners=real, damaged=damaged)

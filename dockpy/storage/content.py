@@ -2,22 +2,24 @@
 
 A blob under its name is whole, verified and durable: bytes are hashed on their way in, synced, then
 renamed. Whatever lies in `ingest/` when the daemon starts is half done; `recover()` removes it.
+Other layouts (`lent`: their roots) are read where a blob is not here; they may change at any time.
 `index.json`, which says what the blobs mean, is the images room's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import Digest, algorithm_of, digest, digest_bytes, digest_of, hasher, hex_of
+from dockpy.storage import remove
 
 Read = Callable[[int], bytes]
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 # The disk works while more arrives: else the sync at the end of 128 MB takes 0.3 s.
@@ -25,38 +27,53 @@ WRITTEN_EARLY = 8 << 20
 
 
 class ContentStore:
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, lent: Sequence[str] = ()) -> None:
         self.root = root
+        self._lent = tuple(lent)
         self._ingest = f"{root}/ingest"
         for algorithm in ("sha256", "sha512"):
             os.makedirs(f"{root}/blobs/{algorithm}", mode=0o700, exist_ok=True)
         os.makedirs(self._ingest, mode=0o700, exist_ok=True)
         if not os.path.exists(f"{root}/oci-layout"):
-            files.write_atomic(f"{root}/oci-layout", _LAYOUT, 0o644)
+            files.write_atomic(f"{root}/oci-layout", LAYOUT, 0o644)
 
     def path(self, blob: Digest) -> str:
-        return f"{self.root}/blobs/{algorithm_of(blob)}/{hex_of(blob)}"
+        """Where `blob` is, or would be, in this very layout."""
+        return _path(self.root, blob)
+
+    def _found(self, blob: Digest) -> str:
+        """Where `blob` can be read."""
+        own = self.path(blob)
+        if self._lent and not os.path.exists(own):
+            return next(
+                (path for root in self._lent if os.path.exists(path := _path(root, blob))), own
+            )
+        return own
+
+    def is_lent(self, blob: Digest) -> bool:
+        """Whether `blob` is another layout's: nobody here has verified it."""
+        return bool(self._lent) and not os.path.exists(self.path(blob))
 
     def has(self, blob: Digest) -> bool:
-        return os.path.exists(self.path(blob))
+        return os.path.exists(self._found(blob))
 
     def size(self, blob: Digest) -> int:
         try:
-            return os.stat(self.path(blob)).st_size
+            return os.stat(self._found(blob)).st_size
         except FileNotFoundError:
             raise _missing(blob) from None
 
     def open(self, blob: Digest) -> int:
         """A descriptor to read `blob` from; the caller closes it. Its bytes are not verified again."""
         try:
-            return os.open(self.path(blob), os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._found(blob), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise _missing(blob) from None
 
     def read(self, blob: Digest, limit: int = 8 << 20) -> bytes:
         """The whole of a small blob, verified (a disk may have lost what it was told to keep)."""
         try:
-            data = files.read_bytes(self.path(blob), limit)
+            data = files.read_bytes(self._found(blob), limit)
         except FileNotFoundError:
             raise _missing(blob) from None
         except ValueError:
@@ -70,8 +87,9 @@ class ContentStore:
         return data
 
     def put(self, data: bytes) -> Digest:
+        """Keeps a small blob here, also where another layout has it."""
         blob = digest_bytes(data)
-        if not self.has(blob):
+        if not os.path.exists(self.path(blob)):
             with self.writer() as writer:
                 writer.write(data)
                 writer.commit(blob)
@@ -93,8 +111,8 @@ class ContentStore:
                     continue  # somebody else's file; an OCI layout may hold any
 
     def recover(self) -> None:
-        for entry in os.scandir(self._ingest):
-            os.unlink(entry.path)
+        for entry in list(os.scandir(self._ingest)):
+            remove.remove_path(entry.path)
 
 
 class BlobWriter:
@@ -144,9 +162,9 @@ class BlobWriter:
         """Names the blob; InvalidParameter (and nothing kept) when it is not the expected one."""
         try:
             blob = self.check(expected, size)
-            if not self._store.has(blob):
+            path = self._store.path(blob)
+            if not os.path.exists(path):
                 os.fdatasync(self._fd)
-                path = self._store.path(blob)
                 os.rename(self._path, path)
                 files.sync_folder(os.path.dirname(path))
         finally:
@@ -174,6 +192,10 @@ class BlobWriter:
 
     def __exit__(self, *_: object) -> None:
         self.abort()
+
+
+def _path(root: str, blob: Digest) -> str:
+    return f"{root}/blobs/{algorithm_of(blob)}/{hex_of(blob)}"
 
 
 def _missing(blob: Digest) -> NotFound:

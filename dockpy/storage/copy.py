@@ -17,10 +17,11 @@ from dockpy.linux import beneath
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff
 from dockpy.storage.diff import DELETED, Change
+from dockpy.storage.lender import Layer
 from dockpy.storage.owners import SideTable, load_table
 from dockpy.storage.snapshot import Write
 from dockpy.storage.tree import write_tar
-from dockpy.storage.trees import Active, Layer, LayeredSnapshotter, like_folder
+from dockpy.storage.trees import Active, LayeredSnapshotter, like_folder
 from dockpy.storage.view import Item, Tree, walk
 
 FICLONE = 0x40049409

@@ -13,8 +13,9 @@ import subprocess
 from dockpy.errors import Unavailable
 from dockpy.linux.mounts import MNT_DETACH, umount2
 from dockpy.oci.spec import Mount
+from dockpy.storage.lender import Layer
 from dockpy.storage.overlay import OverlaySnapshotter
-from dockpy.storage.trees import Active, Layer
+from dockpy.storage.trees import Active
 
 PROGRAM = "fuse-overlayfs"
 

@@ -13,12 +13,12 @@ from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.spec import Mount
 from dockpy.storage import remove
 from dockpy.storage.copy import merge
+from dockpy.storage.lender import Layer
 from dockpy.storage.owners import SideTable
 from dockpy.storage.trees import (
     TRUSTED_OPAQUE,
     USER_OPAQUE,
     Active,
-    Layer,
     LayeredSnapshotter,
     like_folder,
 )
@@ -31,9 +31,11 @@ PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtim
 class OverlaySnapshotter(LayeredSnapshotter):
     name = "overlay2"
 
-    def __init__(self, root: str, *, real_owners: bool, userxattr: bool = True) -> None:
+    def __init__(
+        self, root: str, *, real_owners: bool, userxattr: bool = True, damaged: str = ""
+    ) -> None:
         opaque = USER_OPAQUE if userxattr else TRUSTED_OPAQUE
-        super().__init__(root, real_owners=real_owners, opaque_xattr=opaque)
+        super().__init__(root, real_owners=real_owners, opaque_xattr=opaque, damaged=damaged)
         self._userxattr = userxattr
 
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:

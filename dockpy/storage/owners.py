@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockpy import files
+from dockpy.errors import Unavailable
 
 OVERRIDE = "user.containers.override_stat"
 _NO_XATTR = (errno.ENOTSUP, errno.ENOSYS)
@@ -74,15 +75,23 @@ class SideTable:
 
 
 def load_table(path: str) -> SideTable:
-    """The table at `path`; an empty one when there is none."""
+    """The table at `path`; an empty one when there is none, Unavailable when it cannot be read."""
     try:
         data = files.read_bytes(path, 1 << 30)
     except FileNotFoundError:
         return SideTable()
     entries = {}
-    for line in data.splitlines():
-        name, uid, gid, mode, kind, major, minor = json.loads(line)
-        entries[os.fsencode(name)] = Remembered(uid, gid, mode, kind, (major, minor))
+    try:
+        for line in data.splitlines():
+            name, *numbers, kind, major, minor = json.loads(line)
+            if not all(type(number) is int for number in (*numbers, major, minor)):
+                raise ValueError("a number is none")
+            uid, gid, mode = numbers
+            entries[os.fsencode(name)] = Remembered(uid, gid, mode, str(kind), (major, minor))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Unavailable(
+            f"{path} is damaged ({error}): 'dockpy system check --repair' sets it aside"
+        ) from None
     return SideTable(entries)
 
 

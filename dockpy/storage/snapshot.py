@@ -67,7 +67,13 @@ class Snapshotter(Protocol):
     def name(self) -> str:
         """docker's word for the driver: overlay2, fuse-overlayfs, copy."""
 
-    def has(self, chain: ChainID) -> bool: ...
+    def has(self, chain: ChainID) -> bool:
+        """Whether it can be stood on: its tree and those below are there."""
+
+    def borrow(self, roots: Sequence[str]) -> None:
+        """Layers that other stores have unpacked (`roots`: their snapshot folders) serve here, too,
+        where they are made as ours are; an unpacking then reads nothing.
+        """
 
     def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
         """Makes `chain` = `parent` + the layer. Idempotent: an existing chain answers at once and reads nothing.
@@ -117,10 +123,36 @@ class Snapshotter(Protocol):
 
     def parent_of(self, key: str) -> ChainID | None: ...
 
+    def whole(self, key: str) -> bool:
+        """Whether the active tree and all those below are there. Not after a damaged record."""
+
+    def rebase(self, key: str, parent: ChainID | None) -> None:
+        """Puts an active tree on `parent`, with the same content as the one it stood on."""
+
     def chains(self) -> tuple[ChainID, ...]: ...
 
     def drop(self, chain: ChainID) -> None:
         """Removes a committed tree. Conflict while a chain or a key stands on it; a missing one is no error."""
+
+    def chain_tree(self, chain: ChainID) -> Tree:
+        """A committed layer's own tree, in overlayfs's form."""
+
+    def remake(self, chain: ChainID, source: LayerSource) -> None:
+        """Unpacks a committed layer once more, in place of its tree, which is set aside: running
+        containers may stand on it. After an error nothing has changed.
+        """
+
+    def held(self) -> frozenset[ChainID]:
+        """The chains that active trees stand on."""
+
+    def set_table_aside(self, key: str) -> None:
+        """Gives up what is remembered of an active tree beside its files, which cannot be read."""
+
+    def unknown(self) -> tuple[str, ...]:
+        """The trees that belong to nothing; not those that are being made or removed."""
+
+    def discard_unknown(self, tree: str) -> None:
+        """Removes one of `unknown`."""
 
     def recover(self) -> None:
         """Removes what was half done when the last daemon ended."""

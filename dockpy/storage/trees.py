@@ -12,61 +12,31 @@ kept in memory; a lock guards them, and one more each chain that is being unpack
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dockpy import files
+from dockpy.damaged import Shelf, load_object
 from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.linux.disk import spread_folders, syncfs
-from dockpy.oci.digest import ChainID, chain_id, hex_of
+from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff, layer, remove
 from dockpy.storage.diff import Change
+from dockpy.storage.lender import Layer, Lender, layer_from_json
 from dockpy.storage.owners import OVERRIDE, Owners, SideTable, load_table
 from dockpy.storage.snapshot import LayerSource, Send, Usage, Write
 from dockpy.storage.tree import write_tar
 from dockpy.storage.view import Tree
 
+log = logging.getLogger(__name__)
+
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A committed tree: the layer's own files, in overlayfs's form."""
-
-    chain: ChainID
-    parent: ChainID | None
-    number: int
-    usage: Usage
-    opaque: bool
-
-    def to_bytes(self) -> bytes:
-        raw = {
-            "chain": self.chain,
-            "parent": self.parent,
-            "number": self.number,
-            "size": self.usage.size,
-            "inodes": self.usage.inodes,
-            "opaque": self.opaque,
-        }
-        return json.dumps(raw).encode()
-
-
-def layer_from_bytes(data: bytes) -> Layer:
-    raw = json.loads(data)
-    parent = raw["parent"]
-    return Layer(
-        chain_id(raw["chain"]),
-        None if parent is None else chain_id(parent),
-        int(raw["number"]),
-        Usage(int(raw["size"]), int(raw["inodes"])),
-        bool(raw["opaque"]),
-    )
 
 
 @dataclass(frozen=True)
@@ -78,13 +48,24 @@ class Active:
     parent: int
 
 
+def active_from_link(key: str, target: str) -> Active:
+    number, dot, parent = target.partition(".")
+    if not (dot and number.isdecimal() and parent.isdecimal() and number != "0"):
+        raise InvalidParameter(f"it leads to {target!r:.80}")
+    return Active(key, int(number), int(parent))
+
+
 class LayeredSnapshotter(ABC):
     """The contract (see snapshot.py) but for making, mounting and measuring active trees."""
 
     name = ""
 
-    def __init__(self, root: str, *, real_owners: bool, opaque_xattr: str = USER_OPAQUE) -> None:
+    def __init__(
+        self, root: str, *, real_owners: bool, opaque_xattr: str = USER_OPAQUE, damaged: str = ""
+    ) -> None:
         self.root = root
+        self._shelf = Shelf(damaged or f"{root}/damaged")
+        self._lost_records = False  # some were damaged: nobody knows whose the other trees are
         self.real_owners = real_owners
         self._opaque_xattr = opaque_xattr
         self._lock = threading.Lock()
@@ -100,38 +81,75 @@ class LayeredSnapshotter(ABC):
             spread_folders(fd)
         finally:
             os.close(fd)
+        self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
+        files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
+        # Trees without a record yet, or no more: being made or removed.
+        self._busy: set[int] = set()
         self._read_records()
+        self._lenders: tuple[Lender, ...] = ()
+        self._elsewhere: dict[int, str] = {}
         numbers = [int(name) for name in os.listdir(f"{root}/n") if name.isdigit()]
+        for number in numbers:
+            with contextlib.suppress(OSError):  # EINVAL: a tree of our own
+                self._elsewhere[number] = os.readlink(self._place(number))
         self._next = max(numbers, default=0) + 1
 
     def _read_records(self) -> None:
         for name in os.listdir(f"{self.root}/chains"):
             if name.endswith(".tmp"):
                 continue
-            one = layer_from_bytes(files.read_bytes(f"{self.root}/chains/{name}"))
+            try:
+                one = layer_from_json(load_object(f"{self.root}/chains/{name}"), name)
+            except InvalidParameter as error:
+                self._set_aside(f"chains/{name}", f"chain-{name}", str(error))
+                continue
             self._layers[one.chain] = one
         for key in os.listdir(f"{self.root}/active"):
-            number, _, parent = os.readlink(f"{self.root}/active/{key}").partition(".")
-            self._active[key] = Active(key, int(number), int(parent))
+            if key.endswith(".tmp"):
+                os.unlink(f"{self.root}/active/{key}")
+                continue
+            try:
+                self._active[key] = active_from_link(key, _link(f"{self.root}/active/{key}"))
+            except InvalidParameter as error:
+                self._set_aside(f"active/{key}", f"active-{key}", str(error))
+
+    def _set_aside(self, path: str, name: str, reason: str) -> None:
+        self._lost_records = True
+        self._shelf.set_aside(f"{self.root}/{path}", name, reason)
 
     def _number(self) -> int:
         with self._lock:
             number = self._next
             self._next += 1
+            self._busy.add(number)
         return number
 
-    def tree(self, number: int) -> str:
+    def _place(self, number: int) -> str:
+        """What has this number: a tree, or a link to another store's."""
         return f"{self.root}/n/{number}"
+
+    def tree(self, number: int) -> str:
+        return self._elsewhere.get(number) or self._place(number)
 
     def table_path(self, number: int) -> str:
         return f"{self.root}/o/{number}"
 
     # Committed trees
 
+    def borrow(self, roots: Sequence[str]) -> None:
+        """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
+        here, too, where they are made as ours are.
+        """
+        lenders = (Lender(root) for root in roots)
+        self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
+
     def has(self, chain: ChainID) -> bool:
-        return chain in self._layers
+        one = self._layers.get(chain)
+        while one is not None and one.parent is not None and not one.opaque:
+            one = self._layers.get(one.parent)
+        return one is not None
 
     def chains(self) -> tuple[ChainID, ...]:
         with self._lock:
@@ -173,7 +191,7 @@ class LayeredSnapshotter(ABC):
                     turns.enter_context(self._turn(chain))
                     one = self._layers.get(chain)
                     if one is None:
-                        one = self._unpack(chain, parent, source, stack)
+                        one = self._borrow(chain) or self._unpack(chain, parent, source, stack)
                         made.append(one)
                     stack = (one,) if one.opaque else (one, *stack)
                     parent = chain
@@ -194,6 +212,18 @@ class LayeredSnapshotter(ABC):
         finally:
             with self._lock:
                 self._unpacking.pop(chain, None)
+
+    def _borrow(self, chain: ChainID) -> Layer | None:
+        """A lender's layer as one of ours: its place is a link to their tree."""
+        for lender in self._lenders:
+            found = lender.layer(chain)
+            if found is not None:
+                number = self._number()
+                os.symlink(lender.tree(found), self._place(number))
+                os.symlink(lender.table(found), self.table_path(number))
+                self._elsewhere[number] = lender.tree(found)
+                return replace(found, number=number)
+        return None
 
     def _unpack(
         self, chain: ChainID, parent: ChainID | None, source: LayerSource, stack: tuple[Layer, ...]
@@ -260,10 +290,14 @@ class LayeredSnapshotter(ABC):
         with self._lock:
             for one in made:
                 self._layers[one.chain] = one
+                self._busy.discard(one.number)
 
     def _discard(self, number: int) -> None:
-        remove.remove_path(self.tree(number))
+        remove.remove_path(self._place(number))  # of a borrowed tree only the link
+        self._elsewhere.pop(number, None)
         files.unlink_if_exists(self.table_path(number))
+        with self._lock:
+            self._busy.discard(number)
 
     def drop(self, chain: ChainID) -> None:
         with self._lock:
@@ -276,7 +310,60 @@ class LayeredSnapshotter(ABC):
                 raise Conflict(f"layer {chain} is used by a container")
             files.unlink_if_exists(f"{self.root}/chains/{hex_of(chain)}")
             del self._layers[chain]
+            self._busy.add(one.number)
         self._discard(one.number)
+
+    def remake(self, chain: ChainID, source: LayerSource) -> None:
+        with self._turn(chain):
+            old = self._layer(chain)
+            made = self._unpack(chain, old.parent, source, self._stack(old.parent))
+            try:
+                self._keep([made])
+            except BaseException:
+                self._discard(made.number)
+                raise
+            for active in tuple(self._active.values()):
+                if active.parent == old.number:
+                    self.rebase(active.key, chain)
+            self._set_tree_aside(old.number, "its layer was unpacked again")
+
+    def _set_tree_aside(self, number: int, reason: str) -> None:
+        for path, kind in ((self._place(number), "tree"), (self.table_path(number), "table")):
+            if os.path.lexists(path):
+                self._shelf.set_aside(path, f"{kind}-{number}", reason)
+        self._elsewhere.pop(number, None)
+
+    def chain_tree(self, chain: ChainID) -> Tree:
+        number = self._layer(chain).number
+        return Tree(self.tree(number), load_table(self.table_path(number)))
+
+    def held(self) -> frozenset[ChainID]:
+        with self._lock:
+            by_number = {one.number: one for one in self._layers.values()}
+            found: set[ChainID] = set()
+            for active in self._active.values():
+                one = by_number.get(active.parent)
+                while one is not None and one.chain not in found:
+                    found.add(one.chain)
+                    one = self._layers.get(one.parent) if one.parent else None
+        return frozenset(found)
+
+    def set_table_aside(self, key: str) -> None:
+        number = self._of_key(key).number
+        self._shelf.set_aside(self.table_path(number), f"table-{number}", "it cannot be read")
+
+    def unknown(self) -> tuple[str, ...]:
+        there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdecimal()}
+        with self._lock:
+            known = {one.number for one in self._layers.values()} | self._busy | {0}
+            known |= {active.number for active in self._active.values()}
+        return tuple(self._place(number) for number in sorted(there - known))
+
+    def discard_unknown(self, tree: str) -> None:
+        if tree in self.unknown():
+            number = int(os.path.basename(tree))
+            self._unmake(Active("", number, 0))
+            self._discard(number)
 
     # Active trees
 
@@ -290,13 +377,39 @@ class LayeredSnapshotter(ABC):
         except KeyError:
             raise NotFound(f"no snapshot of container {key:.12}") from None
 
-    def _by_number(self, number: int) -> Layer | None:
+    def _parent(self, key: str) -> Layer | None:
+        """The topmost layer below an active tree; Unavailable when it is there no more."""
+        number = self._of_key(key).parent
+        if not number:
+            return None
         with self._lock:
-            return next((one for one in self._layers.values() if one.number == number), None)
+            for one in self._layers.values():
+                if one.number == number:
+                    return one
+        raise Unavailable(f"the layers of container {key:.12} are damaged")
 
     def parent_of(self, key: str) -> ChainID | None:
-        one = self._by_number(self._of_key(key).parent)
+        one = self._parent(key)
         return one.chain if one else None
+
+    def whole(self, key: str) -> bool:
+        active = self._active.get(key)
+        if active is None or not active.parent:
+            return active is not None
+        with self._lock:
+            tops = [one.chain for one in self._layers.values() if one.number == active.parent]
+        return any(self.has(chain) for chain in tops)
+
+    def rebase(self, key: str, parent: ChainID | None) -> None:
+        before = self._of_key(key)
+        after = Active(key, before.number, self._layer(parent).number if parent else 0)
+        path = f"{self.root}/active/{key}"
+        temporary = f"{path}.tmp"
+        files.unlink_if_exists(temporary)
+        os.symlink(f"{after.number}.{after.parent}", temporary)
+        os.rename(temporary, path)
+        with self._lock:
+            self._active[key] = after
 
     def prepare(self, key: str, parent: ChainID | None) -> None:
         if not key or "/" in key or key.startswith("."):
@@ -314,6 +427,7 @@ class LayeredSnapshotter(ABC):
             os.mkdir(self.tree(number), 0o755)
             self._make(active, stack)
             os.symlink(f"{number}.{active.parent}", f"{self.root}/active/{key}")
+            self._busy.discard(number)
         except BaseException as error:
             with self._lock:
                 del self._active[key]
@@ -328,12 +442,12 @@ class LayeredSnapshotter(ABC):
         files.unlink_if_exists(f"{self.root}/active/{key}")
         with self._lock:
             del self._active[key]
+            self._busy.add(active.number)
         self._unmake(active)
         self._discard(active.number)
 
     def layers(self, key: str) -> tuple[str, ...]:
-        one = self._by_number(self._of_key(key).parent)
-        stack = self._stack(one.chain if one else None)
+        stack = self._stack(self.parent_of(key))
         return tuple(self.tree(each.number) for each in stack)
 
     def trees(self, key: str) -> tuple[Tree, ...]:
@@ -344,8 +458,7 @@ class LayeredSnapshotter(ABC):
         return Tree(self.upper(key), load_table(self.table_path(number)))
 
     def _lower_trees(self, key: str) -> tuple[Tree, ...]:
-        one = self._by_number(self._of_key(key).parent)
-        stack = self._stack(one.chain if one else None)
+        stack = self._stack(self.parent_of(key))
         return tuple(
             Tree(self.tree(each.number), load_table(self.table_path(each.number))) for each in stack
         )
@@ -381,7 +494,7 @@ class LayeredSnapshotter(ABC):
     def recover(self) -> None:
         """Removes trees without a record, records without a tree, and files half written."""
         for folder in (self.root, f"{self.root}/chains", f"{self.root}/o"):
-            for path in files.partial_files(folder):
+            for path in list(files.partial_files(folder)):
                 os.unlink(path)
         for name in os.listdir(self.root):
             if name.startswith("try."):  # a trial of a driver that was cut
@@ -389,20 +502,42 @@ class LayeredSnapshotter(ABC):
         there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdigit()}
         for one in list(self._layers.values()):
             if one.number not in there:
+                log.error("the tree of layer %s is gone: it is made again when needed", one.chain)
                 files.unlink_if_exists(f"{self.root}/chains/{hex_of(one.chain)}")
                 del self._layers[one.chain]
         for active in list(self._active.values()):
             if active.number not in there:
+                log.error("the files of container %.12s are gone", active.key)
                 files.unlink_if_exists(f"{self.root}/active/{active.key}")
                 del self._active[active.key]
+        for one in list(self._layers.values()):
+            # A lender's tree that is gone: unpacked again when it is needed, unless it is needed now.
+            lost = one.number in self._elsewhere and not os.path.isdir(self.tree(one.number))
+            if lost and not any(active.parent == one.number for active in self._active.values()):
+                files.unlink_if_exists(f"{self.root}/chains/{hex_of(one.chain)}")
+                del self._layers[one.chain]
         used = {one.number for one in self._layers.values()}
         used |= {active.number for active in self._active.values()}
         for number in there - used - {0}:
+            if self._lost_records:  # and a running container may stand on it
+                self._set_tree_aside(number, "it may be that of a damaged record")
+                continue
             self._unmake(Active("", number, 0))
             self._discard(number)
         for name in os.listdir(f"{self.root}/o"):
-            if name.isdigit() and int(name) not in used:
+            if not name.isdigit() or int(name) in used:
+                continue
+            if self._lost_records:
+                self._shelf.set_aside(f"{self.root}/o/{name}", f"table-{name}", "as its tree")
+            else:
                 files.unlink_if_exists(f"{self.root}/o/{name}")
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        raise InvalidParameter(f"it is no symbolic link: {error.strerror}") from None
 
 
 def like_folder(source: str, target: str, real_owners: bool) -> None:

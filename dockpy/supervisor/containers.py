@@ -6,19 +6,18 @@ that order, between two awaits.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Callable
 
 import trio
 
-from dockpy import files
 from dockpy.api.times import ZERO, now
-from dockpy.errors import NotFound
+from dockpy.damaged import Empty, load_object
+from dockpy.errors import InvalidParameter, NotFound
 from dockpy.images import builtin
 from dockpy.images.image import Image
 from dockpy.images.store import ImageStore
@@ -131,8 +130,11 @@ class Containers:
         """From the record that the shim itself keeps; 0 when none runs."""
         if not container.state.running:
             return 0
-        raw = _read_json(f"{self.folders.bundle(container.id)}/shim.json")
-        pid = raw.get("pid") if raw is not None else 0
+        try:
+            raw = load_object(f"{self.folders.bundle(container.id)}/shim.json")
+        except (OSError, InvalidParameter):
+            return 0
+        pid = raw.get("pid")
         return pid if isinstance(pid, int) else 0
 
     def using(self, image_id: str) -> list[str]:
@@ -255,7 +257,7 @@ class Containers:
         """The shim is gone without a word: its exit file has the truth; without one it was killed, and all with it."""
         if not container.state.running:
             return
-        told = read_exit(self.folders.bundle(container.id), self.host.boot)
+        told = read_exit(self.folders, container.id, self.host.boot)
         if told is None:
             self.exited(container, 137, now(), False, "the container's shim was killed")
         else:
@@ -325,7 +327,7 @@ class Containers:
         """
         was = container.state
         status = "exited" if was.restarting else was.status
-        told = read_exit(self.folders.bundle(container.id), self.host.boot)
+        told = read_exit(self.folders, container.id, self.host.boot)
         if was.restarting and told is not None:
             was = changed(was, finished=told.finished)
         self._leave_group(container)
@@ -404,29 +406,26 @@ class ExitFile:
     error: str
 
 
-def read_exit(bundle: str, boot: str) -> ExitFile | None:
+def read_exit(folders: Folders, container_id: str, boot: str) -> ExitFile | None:
     """What the shim left; None when it left nothing, or another boot's shim did."""
-    raw = _read_json(f"{bundle}/exit.json")
-    if raw is None or raw.get("boot") != boot:
-        return None
     try:
-        return ExitFile(
-            int(str(raw["code"])),
-            str(raw.get("finished") or now()),
-            str(raw.get("started") or ""),
-            bool(raw.get("oom")),
-            str(raw.get("error") or ""),
-        )
-    except (KeyError, ValueError):
+        raw = load_object(f"{folders.bundle(container_id)}/exit.json")
+        if not isinstance(raw.get("boot"), str) or type(raw.get("code")) is not int:
+            raise InvalidParameter("it does not hold boot and code")
+    except (FileNotFoundError, Empty):
         return None
-
-
-def _read_json(path: str) -> Mapping[str, object] | None:
-    try:
-        raw = json.loads(files.read_bytes(path))
-    except (OSError, ValueError):
+    except InvalidParameter as error:
+        folders.set_aside(container_id, "exit.json", str(error))
         return None
-    return raw if isinstance(raw, dict) else None
+    if raw["boot"] != boot:
+        return None
+    return ExitFile(
+        raw["code"],
+        str(raw.get("finished") or now()),
+        str(raw.get("started") or ""),
+        bool(raw.get("oom")),
+        str(raw.get("error") or ""),
+    )
 
 
 def _seconds_between(started: str, finished: str) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dockpy import files
 from dockpy.api.container import Healthcheck
+from dockpy.damaged import Empty, load_object
 from dockpy.errors import InvalidParameter
 
 log = logging.getLogger(__name__)
@@ -124,10 +123,12 @@ def save(bundle: str, health: Health) -> None:
 
 
 def load(bundle: str) -> Health | None:
-    if not os.path.exists(_path(bundle)):
+    """InvalidParameter when the file is damaged."""
+    try:
+        raw = load_object(_path(bundle))
+    except (FileNotFoundError, Empty):  # it is not synced
         return None
     try:
-        raw: dict[str, Any] = json.loads(files.read_bytes(_path(bundle)))
         return Health(
             str(raw["status"]),
             int(raw["streak"]),
@@ -139,6 +140,5 @@ def load(bundle: str) -> Health | None:
             str(raw["boot"]),
             str(raw["probing"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read: %s", _path(bundle), error)
-        return None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InvalidParameter(f"a field lacks or is of another type: {error}") from None

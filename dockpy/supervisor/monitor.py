@@ -15,7 +15,7 @@ import trio
 
 from dockpy.api.container import ExecCreate, Healthcheck
 from dockpy.api.times import rfc3339nano
-from dockpy.errors import DockpyError
+from dockpy.errors import DockpyError, InvalidParameter
 from dockpy.supervisor import exec as execs
 from dockpy.supervisor import health as rules
 from dockpy.supervisor.container import Client, Container, Exec
@@ -60,7 +60,13 @@ def follow(containers: Containers, container: Container) -> None:
 
 async def adopt(containers: Containers, container: Container) -> None:
     """By a new daemon, of a container that runs."""
-    health = rules.load(containers.folders.bundle(container.id))
+    try:
+        health = rules.load(containers.folders.bundle(container.id))
+    except InvalidParameter as error:
+        containers.folders.set_aside(container.id, "health.json", str(error))
+        health = None
+        if container.state.running:
+            begin(containers, container)
     if health is None:
         return
     container.health = health

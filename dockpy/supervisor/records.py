@@ -3,7 +3,9 @@
 container.json is written once, durably, and again only by rename. state.json changes with each start
 and exit and is not synced: after a power cut nothing runs any more, which the boot id tells. What must
 outlive it of a container with a restart policy is in restart.json, synced when it changes.
-Both are replaced whole; a folder without a readable container.json is an interrupted create.
+Both are replaced whole. A folder without container.json, or with an empty one, is an interrupted create;
+what holds something that cannot be read is damaged (dockpy.damaged): the folder is set aside for a
+container.json, the file alone for any other.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dockpy import files
 from dockpy.api.container import Config, HostConfig, decode, encode
-from dockpy.api.fields import parse_object
 from dockpy.api.times import ZERO
+from dockpy.damaged import Empty, Shelf, load_object
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound
 
+# The mode of a container.json that a power cut cannot have emptied.
+SYNCED = 0o400
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -61,8 +66,13 @@ class Record:
     def from_json(cls, raw: Mapping[str, object]) -> Record:
         try:
             endpoints, manifest = raw["Endpoints"], raw["Manifest"]
+            for key, kind in _SHAPE.items():
+                if not isinstance(raw[key], kind):
+                    raise InvalidParameter(f"a record whose {key} is of another type")
             if not isinstance(endpoints, dict) or not isinstance(manifest, (dict, type(None))):
                 raise InvalidParameter("a record of another shape")
+            if NAME.fullmatch(str(raw["Name"])) is None:
+                raise InvalidParameter("a record whose Name is none")
             return cls(
                 id=str(raw["Id"]),
                 name=str(raw["Name"]),
@@ -77,6 +87,19 @@ class Record:
             )
         except KeyError as error:
             raise InvalidParameter(f"a record without {error}") from None
+
+
+_SHAPE = {
+    "Id": str,
+    "Name": str,
+    "Created": str,
+    "ImageId": str,
+    "Config": dict,
+    "HostConfig": dict,
+    "Snapshotter": str,
+    "Platform": str,
+}
+STATUSES = ("created", "running", "paused", "restarting", "exited", "dead")
 
 
 @dataclass(frozen=True)
@@ -128,8 +151,21 @@ class State:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, object]) -> State:
-        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        return cls(**known)  # type: ignore[arg-type]  # our own file; a wrong type shows in inspect, no more
+        """InvalidParameter when a field is of another type than ours."""
+        known: dict[str, Any] = {}
+        for name, field_ in cls.__dataclass_fields__.items():
+            if name not in raw:
+                continue
+            kind = type(field_.default)
+            value = raw[name]
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind:
+                raise InvalidParameter(f"its {name} is of another type")
+            known[name] = value
+        if known.get("status", "created") not in STATUSES:
+            raise InvalidParameter("its status is none")
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -149,6 +185,7 @@ class Folders:
 
     root: str
     tmp: str
+    damaged: Shelf
     _made: bool = field(default=False, repr=False)
 
     def bundle(self, container_id: str) -> str:
@@ -167,7 +204,8 @@ class Folders:
 
     def write_record(self, record: Record, *, durable: bool) -> None:
         data = json.dumps(record.to_json(), separators=(",", ":")).encode()
-        files.write_atomic(f"{self.bundle(record.id)}/container.json", data, durable=durable)
+        mode = SYNCED if durable else 0o600
+        files.write_atomic(f"{self.bundle(record.id)}/container.json", data, mode, durable=durable)
 
     def write_state(self, container_id: str, state: State) -> None:
         data = json.dumps(state.to_json(), separators=(",", ":")).encode()
@@ -180,10 +218,27 @@ class Folders:
 
     def _wish(self, name: str, state: State) -> State:
         try:
-            raw = json.loads(files.read_bytes(f"{self.bundle(name)}/restart.json"))
-            return changed(state, begun=bool(raw["begun"]), stopped=bool(raw["stopped"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            raw = load_object(f"{self.bundle(name)}/restart.json")
+            if type(raw.get("begun")) is not bool or type(raw.get("stopped")) is not bool:
+                raise InvalidParameter("it does not hold begun and stopped")
+        except FileNotFoundError:
             return state
+        except DockpyError as error:
+            self.set_aside(name, "restart.json", str(error))
+            return state
+        return changed(state, begun=raw["begun"], stopped=raw["stopped"])
+
+    def set_aside(self, name: str, file: str, reason: str) -> None:
+        """A file of a container's folder that is damaged."""
+        self.damaged.set_aside(f"{self.bundle(name)}/{file}", f"{name}-{file}", reason)
+
+    def set_aside_whole(self, broken: Broken) -> None:
+        self.damaged.set_aside(
+            self.bundle(broken.id), f"container-{broken.id}", f"its record: {broken.reason}"
+        )
+
+    def is_aside(self, container_id: str) -> bool:
+        return self.damaged.holds(f"container-{container_id}")
 
     def discard(self, container_id: str) -> str | None:
         """Takes the folder out of sight in one step; its new path, still to be deleted. None when it is gone."""
@@ -202,21 +257,26 @@ class Folders:
             return
         for name in names:
             if re.fullmatch("[0-9a-f]{64}", name):
-                yield self._load(name)
+                yield self.read(name)
 
-    def _load(self, name: str) -> tuple[Record, State] | Broken:
+    def read(self, name: str) -> tuple[Record, State] | Broken:
+        path = f"{self.bundle(name)}/container.json"
         try:
-            data = files.read_bytes(f"{self.bundle(name)}/container.json")
-            if not data.strip(b"\0"):
-                return Broken(name, "it is empty", written=False)
-            record = Record.from_json(parse_object(json.loads(data), "container.json"))
+            record = Record.from_json(load_object(path))
+            if record.id != name:
+                raise InvalidParameter("it is of another container")
         except FileNotFoundError:
             return Broken(name, "it is missing", written=False)
-        except (OSError, ValueError, DockpyError) as error:
+        except Empty as error:
+            return Broken(name, str(error), written=os.stat(path).st_mode & 0o777 == SYNCED)
+        except DockpyError as error:
             return Broken(name, str(error))
         try:
-            state = State.from_json(json.loads(files.read_bytes(f"{self.bundle(name)}/state.json")))
-        except (OSError, ValueError):
+            state = State.from_json(load_object(f"{self.bundle(name)}/state.json"))
+        except (FileNotFoundError, Empty):  # it is not synced
+            state = State()
+        except DockpyError as error:
+            self.set_aside(name, "state.json", str(error))
             state = State()
         return record, self._wish(name, state)
 

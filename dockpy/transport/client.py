@@ -14,6 +14,7 @@ that trickles is given up, so nobody is kept for longer than its size deserves.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -429,7 +430,8 @@ class _telling:  # used as a function
                 nested = getattr(cause, "exceptions", None)
                 cause = nested[0] if nested else cause.__cause__
             told_by = cause if isinstance(cause, OSError) else error
-            return f"{dial}: connect: {(told_by.strerror or str(told_by)).lower()}"
+            words = os.strerror(told_by.errno) if told_by.errno else str(told_by)
+            return f"{dial}: connect: {words.lower()}"
         return ""
 
 

@@ -92,6 +92,21 @@ def _load_folder(context: ssl.SSLContext, folder: str, *, verify: bool) -> None:
             raise Unavailable(f"missing client certificate {stem}.cert for key {name}")
 
 
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """For a server of ours. Blocks: reads both files (PEM)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        raise Unavailable(
+            f"{certificate} and {key} are no certificate with its key: {reason}"
+        ) from None
+    return context
+
+
 def reason(error: BaseException) -> str:
     """What TLS did not like, in words; "" where it was not TLS."""
     found: BaseException | None = error

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.files import locked
 from tests.e2e.engines import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +144,11 @@ def write_archive(path: Path, layer: bytes) -> None:
 
 
 def user_named(name: str, subids: bool) -> pwd.struct_passwd:
+    with locked(f"{tempfile.gettempdir()}/dockpy-e2e-users.lock"):  # other workers make theirs
+        return _user_named(name, subids)
+
+
+def _user_named(name: str, subids: bool) -> pwd.struct_passwd:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:

@@ -136,13 +136,3 @@ def test_image_from_host(engine: Engine) -> None:
     assert missing.code == 1
     assert "/no/such/program" in missing.err
     engine.cli("rmi", "lister:v1")
-
-
-def test_pull_says_that_registries_are_not_served_yet(engine: Engine) -> None:
-    if not engine.is_dockpy:
-        pytest.skip("docker pulls")
-    result = engine.cli("run", "--rm", "alpine", "true")
-    assert result.code == 125
-    assert "registr" in result.err
-    always = engine.cli("run", "--rm", "--pull", "always", engine.image, "true")
-    assert always.code == 125

@@ -60,11 +60,13 @@ PREDICATES = {
     ("dockpy.client.create_body", "_ip"),
     ("dockpy.client.listing", "uses"),
     ("dockpy.client.terminal", "is_terminal"),
+    ("dockpy.files", "__enter__"),  # try_locked: the answer is whether
     ("dockpy.ids", "alive"),
     ("dockpy.keeper.main", "_take_requests"),  # "goes on": the daemon's end is closed
     ("dockpy.runtime.bpf", "_ours"),
     ("dockpy.shim.log", "_enter"),
     ("dockpy.shim.logwriter", "_put"),
+    ("dockpy.storage.lender", "lends_to"),
     ("dockpy.supervisor.logoptions", "compressed"),
     ("dockpy.shim.stdin", "_canonical"),
 }

@@ -13,14 +13,25 @@ from tests.house.sources import Import, Source, imports, modules
 
 # Single files at the top of dockpy/. `__main__` and `unpack` are nobody's to import but the start's.
 SINGLE = frozenset(
-    {"__init__", "errors", "files", "paths", "ids", "config", "reexec", "fastjson", "localdisk"}
+    {
+        "__init__",
+        "errors",
+        "files",
+        "paths",
+        "ids",
+        "config",
+        "reexec",
+        "fastjson",
+        "localdisk",
+        "damaged",
+    }
 )
 GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 
 # The chain: client → daemon → supervisor → keeper → shim → runtime; nouns beside it; the ground floor under both.
 LAYERS: dict[str, frozenset[str]] = {
     **dict.fromkeys(SINGLE, SINGLE),
-    "__main__": frozenset({"client", "keeper"}) | SINGLE,
+    "__main__": frozenset({"client", "keeper", "registry"}) | SINGLE,
     "unpack": SINGLE,
     "linux": frozenset(),
     "oci": SINGLE,
@@ -52,6 +63,7 @@ DOORS: dict[str, frozenset[str]] = {
             "keeper.protocol",
             "shim.protocol",
             "shim.log",
+            "shim.logcheck",
             "shim.logjson",
             "shim.packed",
             "shim.records",
@@ -59,12 +71,13 @@ DOORS: dict[str, frozenset[str]] = {
         }
     ),
     # rootview mounts a stopped container's tree as the runtime does, and finds a running one's namespace.
-    "daemon": frozenset({"keeper.protocol", "keeper.takeover", "shim.protocol"})
+    "daemon": frozenset({"keeper.place", "keeper.protocol", "keeper.takeover", "shim.protocol"})
     | frozenset(
         {f"runtime.{name}" for name in ("errors", "mounts", "namespaces", "rootfs", "users")}
     ),
     # `cp` packs and unpacks on this side, safely against the far end as the daemon does on its own.
     "client": frozenset({"storage.tar", "storage.pack", "storage.untar", "storage.untrusted"}),
+    "registry": frozenset({"linux.disk"}),  # its server writes early, as storage.content does
 }
 
 # Outside libraries and the modules that may load them.
@@ -76,7 +89,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "pyroute2": ("network",),
     "ssl": ("transport",),
     "tomli": ("config",),
-    "ctypes": ("linux", "storage.compression", "registry.auth"),
+    "ctypes": ("linux", "storage.compression", "registry.crypt"),
     "asyncio": (),
     "threading": (*ASYNC, "storage"),
     "subprocess": (*ASYNC, "client", "storage", "rootless", "keeper.takeover"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.damaged import Shelf
 from dockpy.images import archive
 from dockpy.images.store import ImageStore
 from dockpy.storage.content import ContentStore
@@ -19,16 +20,19 @@ from dockpy.storage.overlay import OverlaySnapshotter
 Open = Callable[[Path], ImageStore]
 
 
-def opened(folder: Path) -> ImageStore:
-    """The store in `folder` as a daemon opens it at its start."""
+def opened(folder: Path, *lenders: Path) -> ImageStore:
+    """The store in `folder` as a daemon opens it at its start; with other stores to read."""
     folder.mkdir(exist_ok=True)
     snapshots = OverlaySnapshotter(str(folder / "snapshots"), real_owners=os.getuid() == 0)
+    snapshots.borrow([str(lender / "snapshots") for lender in lenders])
     snapshots.recover()
     images = str(folder / "images")
+    lent = [str(lender / "images") for lender in lenders]
     store = ImageStore(
-        ContentStore(images), snapshots, f"{images}/index.json", str(folder / "images.lock")
+        ContentStore(images, lent), snapshots, f"{images}/index.json", str(folder / "images.lock")
     )
-    store.recover()
+    store.borrow(lent)
+    store.recover(Shelf(f"{folder}/damaged"))
     return store
 
 
@@ -78,7 +82,9 @@ def is_empty(store: ImageStore) -> bool:
     left = [path for path in root.rglob("*") if path.is_file()]
     names = {path.name for path in left}
     return (
-        not store.list() and names <= {"oci-layout", "index.json"} and not store.snapshots.chains()
+        not store.list()
+        and names <= {"oci-layout", "index.json", "readers.lock"}
+        and not store.snapshots.chains()
     )
 
 

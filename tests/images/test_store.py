@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
+from dockpy.errors import Conflict, InvalidParameter, NotFound
 from dockpy.images.store import ImageStore
 from tests.images.archives import docker_archive, image
 from tests.images.conftest import Open, in_tree, is_empty
@@ -243,17 +243,6 @@ def test_nothing_is_collected_while_an_entry_cannot_be_read(store: ImageStore, l
     assert fresh.remove("a:v1", False, nobody) == [{"Untagged": "a:v1"}]
     assert not fresh.content.has(layer)
     assert loaded(fresh, docker_archive(made)) == ["a:v1"]
-
-
-def test_a_damaged_index_is_told_and_loses_nothing(tmp_path: Path, open_store: Open) -> None:
-    store = open_store(tmp_path / "store")
-    loaded(store, docker_archive(image("one", names=["a:v1"])))
-    blobs = sorted(store.content.digests())
-    Path(store.content.root, "index.json").write_text("{ half")
-    again = open_store(tmp_path / "store")
-    assert sorted(again.content.digests()) == blobs
-    with pytest.raises(Unavailable, match=r"index\.json is damaged"):
-        again.resolve("a:v1")
 
 
 def test_one_archive_loaded_by_many_at_once(store: ImageStore) -> None:

@@ -17,7 +17,7 @@ from dockpy.oci.manifest import Manifest
 from dockpy.registry.auth import ANONYMOUS, Credentials
 from dockpy.registry.client import Repository
 from dockpy.registry.endpoints import Endpoint, endpoints
-from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError, Untrue
+from dockpy.registry.errors import Cut, Denied, NeedsLogin, NotThere, RegistryError, Untrue
 from dockpy.registry.session import Registry, Retries
 from dockpy.transport.client import HttpClient, Timeouts, TooLong, TransportError
 from dockpy.transport.tls import TlsContexts
@@ -276,7 +276,7 @@ def test_a_cut_blob_is_no_blob(toy: Toy) -> None:
     data = b"z" * 100_000
     toy.put_blob(data)
     toy.lies["/blobs/"] = cut_after(50_000)
-    with pytest.raises(TransportError):
+    with pytest.raises(Cut):
         with_repository(toy, lambda one: _blob_of(one, data))
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -236,8 +237,8 @@ def serving(toy: Toy, certificate: str = "", key: str = "", client_ca: str = "")
 # Lies
 
 
-def cut_after(sent: int, times: int = 1) -> Lie:
-    """The connection ends after so many bytes of a blob; honest after `times` cuts."""
+def cut_after(sent: int, times: int = 1, seconds: float = 0.0) -> Lie:
+    """The connection ends after so many bytes of a blob (and so long); honest after `times` cuts."""
     left = [times]
 
     def lie(handler: Handler) -> None:
@@ -254,6 +255,7 @@ def cut_after(sent: int, times: int = 1) -> Lie:
             handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         handler.end_headers()
         handler.wfile.write(data[start : start + sent])
+        time.sleep(seconds)
         handler.hang_up()
 
     return lie

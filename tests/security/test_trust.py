@@ -78,7 +78,7 @@ def test_a_store_that_others_can_write_is_closed_to_them(tmp_path: Path) -> None
     store = tmp_path / "store"
     store.mkdir()
     store.chmod(0o777)
-    birth._make_store(Paths(str(store)), {})
+    birth.make_store(Paths(str(store)), {})
     assert store.stat().st_mode & 0o777 == 0o700
 
 
@@ -88,4 +88,4 @@ def test_another_user_s_store_is_refused_in_a_sentence(tmp_path: Path) -> None:
     store.mkdir()
     os.chown(store, STRANGER, STRANGER)
     with pytest.raises(Unavailable, match="another user's"):
-        birth._make_store(Paths(str(store)), {})
+        birth.make_store(Paths(str(store)), {})

@@ -73,7 +73,8 @@ def test_five_results_are_kept_on_disk_too(tmp_path: pathlib.Path) -> None:
     health.save(str(tmp_path), known)
     assert health.load(str(tmp_path)) == known
     (tmp_path / "health.json").write_text("{")
-    assert health.load(str(tmp_path)) is None
+    with pytest.raises(InvalidParameter, match="not JSON"):
+        health.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(

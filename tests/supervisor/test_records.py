@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dockpy.api.container import ContainerCreate
+from dockpy.damaged import Shelf
 from dockpy.errors import Conflict, InvalidParameter, NotFound
 from dockpy.supervisor.create import host_defaults
 from dockpy.supervisor.names import pick
@@ -41,7 +43,7 @@ def a_record() -> Record:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
-    return Folders(f"{tmp_path}/containers", f"{tmp_path}/tmp")
+    return Folders(f"{tmp_path}/containers", f"{tmp_path}/tmp", Shelf(f"{tmp_path}/damaged"))
 
 
 def test_a_record_comes_back_as_it_was(folders: Folders) -> None:
@@ -56,12 +58,62 @@ def test_without_a_state_a_container_is_created(folders: Folders) -> None:
     assert list(folders.load()) == [(a_record(), State())]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"Id":1}', b"\xff"])
-def test_a_record_that_cannot_be_read_is_told_not_raised(folders: Folders, content: bytes) -> None:
+OTHERS: tuple[object, ...] = (None, 7, "x", [], {}, 0.5)
+
+
+def damages(data: bytes) -> list[bytes]:
+    raw = json.loads(data)
+    types = [{**raw, key: other} for key in raw for other in OTHERS]
+    return [
+        *(data[: len(data) * eighths // 8] for eighths in range(8)),
+        b"[]",
+        b"\xff" * 50,
+        bytes(len(data)),
+        b"[" * 100_000,
+        data.replace(b"1", b"NaN"),
+        *(json.dumps(one).encode() for one in types if one != raw),
+    ]
+
+
+def test_a_record_that_cannot_be_read_is_told_not_raised(folders: Folders) -> None:
+    """And a value of another type never comes in as ours."""
+    folders.create(a_record(), durable=True)
+    path = Path(folders.bundle(ID), "container.json")
+    for content in damages(path.read_bytes()):
+        path.write_bytes(content)
+        (found,) = folders.load()
+        if isinstance(found, Broken):
+            assert found.written, "it was synced: somebody wants it back"
+        else:  # what may be null, or any text or object
+            was = a_record().to_json()
+            assert all(
+                isinstance(value, type(was[key])) or key in ("Manifest", "Version")
+                for key, value in found[0].to_json().items()
+            )
+
+
+def test_only_what_no_power_cut_can_have_emptied_is_kept(folders: Folders) -> None:
     folders.create(a_record(), durable=False)
-    Path(folders.bundle(ID), "container.json").write_bytes(content)
-    (found,) = folders.load()
-    assert isinstance(found, Broken)
+    Path(folders.bundle(ID), "container.json").write_bytes(b"")
+    assert [found.written for found in folders.load() if isinstance(found, Broken)] == [False]
+
+
+def test_a_damaged_state_is_set_aside_and_the_container_stays(folders: Folders) -> None:
+    folders.create(a_record(), durable=True)
+    folders.write_wish(ID, State(begun=True, stopped=True))
+    folders.write_state(ID, State(status="exited", exit_code=5, boot="b", restart_at=1.5))
+    for name in ("state.json", "restart.json"):
+        path = Path(folders.bundle(ID), name)
+        data = path.read_bytes()
+        for number, content in enumerate(damages(data)):
+            path.write_bytes(content)
+            ((record, state),) = [one for one in folders.load() if not isinstance(one, Broken)]
+            assert record.id == ID
+            for field, value in State().__dict__.items():
+                assert type(getattr(state, field)) is type(value), (number, field)
+            path.write_bytes(data)
+        aside = [entry for entry in os.listdir(folders.damaged.folder) if name in entry]
+        assert len(aside) >= 8
 
 
 def test_discarding_is_one_step(folders: Folders) -> None:

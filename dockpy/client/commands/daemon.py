@@ -22,8 +22,25 @@ def _own(cli: Cli) -> None:
 
 def daemon_start_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     _own(cli)
+    if options.many("store"):
+        cli.environ = {**cli.environ, "DOCKPY_STORES": _stores(cli, options.many("store"))}
     cli.connection.request("GET", "/_ping")
     return 0
+
+
+def _stores(cli: Cli, stores: list[str]) -> str:
+    from dockpy.client import birth
+    from dockpy.paths import Paths, store_of
+
+    if birth.answering(Paths(store_of(cli.environ, os.geteuid()))):
+        raise CommandError(
+            "a daemon runs already, with the stores that it was started with: 'dockpy daemon stop' ends it, "
+            "and containers go on"
+        )
+    for store in stores:
+        if not os.access(f"{store}/images/index.json", os.R_OK):
+            raise CommandError(f"{store} is not a store that can be read")
+    return ":".join(os.path.abspath(store) for store in stores)
 
 
 def daemon_stop_command(cli: Cli, options: Options, arguments: list[str]) -> int:

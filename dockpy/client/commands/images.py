@@ -204,6 +204,8 @@ def pull_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         out("Using default tag: latest\n")
     platform = options.text("platform") or cli.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     progress.pull(cli, name, platform, to=1, quiet=quiet, all_tags=all_tags)
-    if quiet:
-        out(f"{name}\n")
+    from dockpy.oci.reference import parse_reference
+
+    reference = parse_reference(name)
+    out(f"{reference.name if all_tags else reference.tagged()}\n")
     return 0

@@ -35,11 +35,9 @@ class ImageHandlers:
             "image_remove": self.remove,
             "image_load": self.load,
             "image_save": self.save,
-            "image_create": self.create,
             "image_push": self.push,
             "image_search": self.search,
             "image_prune": self.prune,
-            "distribution": self.distribution,
             "dockpy_image_from_host": self.from_host,
         }
 
@@ -165,13 +163,9 @@ class ImageHandlers:
             exchange.broken = True
             raise
 
-    async def create(self, exchange: Exchange) -> None:
+    async def import_rootfs(self, exchange: Exchange) -> None:
+        """`POST /images/create` without an image to pull."""
         query = exchange.query
-        if query.get("fromImage"):
-            raise NotServed(
-                f"pulling {query['fromImage']} is not served yet: there is no registry client in this build; "
-                "use `dockpy load`, `dockpy import`, or dockpy.builtin/host"
-            )
         source = query.get("fromSrc", "")
         if source != "-":
             raise NotServed(
@@ -224,9 +218,6 @@ class ImageHandlers:
 
     async def search(self, exchange: Exchange) -> None:
         raise NotServed("searching a registry is not served")
-
-    async def distribution(self, exchange: Exchange) -> None:
-        raise NotServed("asking a registry for an image is not served yet")
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("dangling", "until", "label", "label!"))

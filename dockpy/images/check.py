@@ -1,0 +1,166 @@
+"""`system check` for images: the index, every blob against its digest, every layer's tree against its blob.
+
+Blocking, and lazy: what is found is told one by one, so that a repair is done before the next look.
+Beside pulls and removals: whatever is being written or removed is not looked at twice, and is no finding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from dockpy import files
+from dockpy.damaged import Finding, Shelf, is_left_over
+from dockpy.errors import DockpyError, InvalidParameter, NotFound, Unavailable
+from dockpy.images.store import ImageStore
+from dockpy.images.unpack import stored
+from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, Descriptor
+from dockpy.oci.digest import ChainID, Digest
+from dockpy.oci.image import image_config
+from dockpy.oci.manifest import Manifest, manifest_or_index
+from dockpy.storage import remove
+from dockpy.storage.check import blob_problem, tree_problem
+from dockpy.storage.content import LAYOUT
+from dockpy.storage.snapshot import LayerSource
+
+Progress = Callable[[int, int], None]
+"""progress(done, total), in bytes."""
+
+AGAIN = "pull or load the image again"
+
+
+class ImageCheck:
+    def __init__(self, images: ImageStore, shelf: Shelf, progress: Progress) -> None:
+        self._images = images
+        self._content = images.content
+        self._shelf = shelf
+        self._progress = progress
+        self._bad: set[Digest] = set()
+        self._sources: dict[ChainID, LayerSource] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self._index()
+        yield from self._blobs()
+        for entry in self._images.entries():
+            yield from self._entry(entry)
+        yield from self._layers()
+        yield from self._unwanted()
+        yield from self._temporaries()
+
+    def _index(self) -> Iterator[Finding]:
+        path = f"{self._content.root}/index.json"
+        problem = self._images.index_problem()
+        if problem:
+            repair = partial(self._images.rewrite_index, self._shelf)
+            yield Finding("record", path, problem, "it is written again", repair)
+        layout = f"{self._content.root}/oci-layout"
+        try:
+            same = files.read_bytes(layout) == LAYOUT
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            write = partial(files.write_atomic, layout, LAYOUT, 0o644)
+            yield Finding("record", layout, "it is not ours", "it is written again", write)
+
+    def _blobs(self) -> Iterator[Finding]:
+        sizes: dict[Digest, int] = {}
+        for blob in self._content.digests():
+            try:
+                sizes[blob] = self._content.size(blob)
+            except NotFound:
+                continue
+        total, done = sum(sizes.values()), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self._progress(done, total)
+
+        for blob in sizes:
+            try:
+                problem = blob_problem(self._content, blob, advance)
+            except NotFound:
+                continue
+            if problem:
+                self._bad.add(blob)
+                yield Finding(
+                    "blob", blob, problem, "it is set aside", partial(self._set_blob_aside, blob)
+                )
+
+    def _set_blob_aside(self, blob: Digest) -> None:
+        path = self._content.path(blob)
+        self._shelf.set_aside(
+            path, f"blob-{os.path.basename(path)}", "it is not what its name says"
+        )
+        self._images.forget(blob)
+
+    def _entry(self, entry: Descriptor) -> Iterator[Finding]:
+        name = entry.annotations.get(ANNOTATION_IMAGE_NAME) or entry.digest
+        try:
+            manifest = manifest_or_index(self._content.read(entry.digest), entry.media_type)
+            if not isinstance(manifest, Manifest):
+                raise InvalidParameter(f"{entry.digest} is an index, not an image")
+            config = image_config(self._content.read(manifest.config.digest))
+        except DockpyError as error:
+            if entry in self._images.entries():  # else it has just been removed
+                drop = partial(self._images.drop_entry, entry, self._shelf)
+                yield Finding("image", name, str(error), f"its name is given up: {AGAIN}", drop)
+            return
+        for layer, chain, diff_id in zip(manifest.layers, config.chain_ids, config.diff_ids):
+            if self._content.has(layer.digest) and layer.digest not in self._bad:
+                self._sources[chain] = stored(self._content, layer, diff_id)
+            elif entry in self._images.entries():
+                able = "runs" if self._images.snapshots.has(chain) else "cannot run"
+                problem = f"layer {layer.digest} lacks: it {able}, and cannot be saved"
+                yield Finding("image", name, problem, AGAIN)
+
+    def _layers(self) -> Iterator[Finding]:
+        snapshots = self._images.snapshots
+        for chain in snapshots.chains():
+            source = self._sources.get(chain)
+            problem = self._layer_problem(chain, source)
+            if not problem or chain not in snapshots.chains():
+                continue
+            if source is None:
+                yield Finding("layer", chain, problem, f"no blob of it is left: {AGAIN}")
+                continue
+            repair = partial(snapshots.remake, chain, source)
+            yield Finding("layer", chain, problem, "it is unpacked again from its blob", repair)
+
+    def _layer_problem(self, chain: ChainID, source: LayerSource | None) -> str:
+        try:
+            tree = self._images.snapshots.chain_tree(chain)
+            if source is not None:
+                return tree_problem(source.open(), tree)
+            return "" if os.path.isdir(tree.path) else "its tree is missing"
+        except NotFound:
+            return ""  # it has just been removed
+        except (InvalidParameter, Unavailable) as error:
+            return str(error)
+
+    def _unwanted(self) -> Iterator[Finding]:
+        blobs, chains = self._images.unwanted()
+        for thing in (*blobs, *chains):
+            kind = "a blob" if thing in blobs else "a layer"
+            yield Finding(
+                "leftover",
+                thing,
+                f"{kind} that no image has",
+                "it is removed",
+                self._images.collect,
+            )
+        snapshots = self._images.snapshots
+        for tree in snapshots.unknown():
+            repair = partial(snapshots.discard_unknown, tree)
+            yield Finding(
+                "leftover", tree, "a tree that belongs to nothing", "it is removed", repair
+            )
+
+    def _temporaries(self) -> Iterator[Finding]:
+        root = self._content.root
+        arriving = [entry.path for entry in os.scandir(f"{root}/ingest")]
+        for path in (*files.partial_files(root), *arriving):
+            if is_left_over(path) and not os.path.basename(path).startswith(f"{os.getpid()}."):
+                repair = partial(remove.remove_path, path)
+                yield Finding("leftover", path, "half written", "it is removed", repair)
