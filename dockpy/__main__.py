@@ -54,6 +54,10 @@ def play(role: str, arguments: list[str]) -> int:
         from dockpy.keeper.main import main as keeper
 
         return keeper(arguments)
+    if role == "reset":
+        from dockpy.daemon.reset import main as reset
+
+        return reset(arguments)
     if role == "registry":
         from dockpy.registry.main import main as registry
 

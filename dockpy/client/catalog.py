@@ -377,6 +377,9 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
+    "system reset": (
+        "reset", 0, 0, "[OPTIONS]", "Remove all containers, the daemon and the whole store", _FORCE,
+    ),
     "system check": (
         "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
         """\
@@ -462,6 +465,7 @@ LONG = {
         "events": "events",
         "info": "info",
         "prune": "system prune",
+        "reset": "system reset",
     },
     "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
     "registry": {"serve": "registry serve"},

@@ -104,6 +104,18 @@ class Pulls:
         self, wanted: Wanted, name: Reference, repository: Repository, tell: Tell
     ) -> bool:
         """Whether the name means another image than before."""
+        # Blobs and trees that are there already must not be collected while the others come.
+        held = self._store.writing()
+        await self._thread(held.__enter__)
+        try:
+            return await self._held(wanted, name, repository, tell)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._thread(held.__exit__, None, None, None)
+
+    async def _held(
+        self, wanted: Wanted, name: Reference, repository: Repository, tell: Tell
+    ) -> bool:
         before = await self._thread(self._named, name)
         listed = await self._unchanged(before, name, wanted.platform, repository)
         found = None if listed else await find(repository, name, wanted.platform)

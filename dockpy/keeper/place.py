@@ -29,10 +29,14 @@ def choose_run(paths: Paths) -> str:
     if len(os.fsencode(inside)) <= LONGEST and not is_remote(paths.data):
         make_private(inside)
         return inside
-    digest = hashlib.sha256(os.fsencode(paths.store)).hexdigest()[:8]
-    below_tmp = f"/tmp/dockpy-{os.geteuid()}-{digest}"
+    below_tmp = run_below_tmp(paths)
     make_private(below_tmp)
     return below_tmp
+
+
+def run_below_tmp(paths: Paths) -> str:
+    digest = hashlib.sha256(os.fsencode(paths.store)).hexdigest()[:8]
+    return f"/tmp/dockpy-{os.geteuid()}-{digest}"
 
 
 def listen(run: str) -> _socket.socket:

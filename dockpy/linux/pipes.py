@@ -1,11 +1,10 @@
-"""Bytes between descriptors without a copy (os.splice comes with 3.10), and signals as a
-descriptor.
-"""
+"""Bytes between descriptors without a copy, and signals as a descriptor."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 from dockpy.linux.libc import raise_errno, syscall
 
@@ -42,11 +41,16 @@ def tee(fd_in: int, fd_out: int, length: int, flags: int = 0) -> int:
     return count
 
 
-def splice(fd_in: int, fd_out: int, length: int, flags: int = 0) -> int:
+def splice(
+    fd_in: int, fd_out: int, length: int, flags: int = 0, offset_out: int | None = None
+) -> int:
     """Moves up to `length` bytes; one side is a pipe. EINVAL where the other cannot (O_APPEND
-    files).
+    files). `offset_out`: where in a file, in place of its own position.
     """
-    count = _splice(fd_in, None, fd_out, None, length, flags)
+    if sys.version_info >= (3, 10):  # a quarter of the time
+        return os.splice(fd_in, fd_out, length, None, offset_out, flags)
+    at = None if offset_out is None else ctypes.byref(ctypes.c_int64(offset_out))
+    count = _splice(fd_in, None, fd_out, at, length, flags)
     if count < 0:
         raise_errno()
     return count

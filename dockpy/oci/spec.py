@@ -22,6 +22,7 @@ OCI_VERSION = "1.2.0"
 ANNOTATION_USER = "io.dockpy.user"  # "name|uid[:group|gid]", resolved in the image's own files
 ANNOTATION_GROUPS = "io.dockpy.groups"  # "a,b": supplementary groups beside those of the user
 ANNOTATION_TIER = "io.dockpy.tier"  # "single": only one uid is mapped
+ANNOTATION_FOLDERS = "io.dockpy.folders"  # paths between NULs, made where the root lacks them
 ANNOTATION_INIT = "io.dockpy.init"  # "true": our own init is pid 1
 
 

@@ -110,6 +110,7 @@ def plan(
         root_path=os.path.join(os.path.abspath(bundle), spec.root.path),
         root_mount=roots[0] if roots else None,
         mounts=tuple(mount for mount in spec.mounts if mount.destination != "/"),
+        folders=tuple(filter(None, spec.annotations.get(oci.ANNOTATION_FOLDERS, "").split("\0"))),
         namespaces=kinds,
         workload=workload(
             spec,

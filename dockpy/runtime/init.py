@@ -93,6 +93,7 @@ class Container:
     root_path: str
     root_mount: Mount | None
     mounts: tuple[Mount, ...]
+    folders: tuple[str, ...]  # see oci.spec.ANNOTATION_FOLDERS
     namespaces: Plan
     workload: Workload
 
@@ -270,8 +271,10 @@ def build_tree(line: Line, container: Container, proc: int) -> int:
         master, slave = console.open_pty(root, proc, container.workload.size)
         rootfs.bind_console(root, slave)
         _adopt_console(line, master, slave)
-    # Docker makes the working folder, also of a read-only container: so before it is sealed.
-    make_folder(line, spec.process.cwd, root)
+    # Docker makes these and the working folder, also of a read-only container: so before it is sealed.
+    for path in container.folders:
+        make_folder(line, f'making the folder of volume "{path}"', path, root)
+    make_folder(line, _chdir_stage(spec.process.cwd), spec.process.cwd, root)
     # Last, so that no mount above uncovers what these hide.
     for path in linux.readonly_paths:
         line.stage = f"read-only path {path}"
@@ -534,8 +537,12 @@ def _image_file(root: int, path: str) -> bytes:
         return b""
 
 
-def make_folder(line: Line, path: str, root: int) -> None:
-    line.stage = f'chdir to cwd ("{path}") set in config.json failed'
+def _chdir_stage(path: str) -> str:
+    return f'chdir to cwd ("{path}") set in config.json failed'
+
+
+def make_folder(line: Line, stage: str, path: str, root: int) -> None:
+    line.stage = stage
     try:
         os.close(make_directories(root, path))
     except OSError as error:
@@ -546,7 +553,7 @@ def enter_folder(line: Line, path: str, root: int) -> None:
     """cwd, beneath the root and by no magic link: /proc/self/fd/N is not a folder
     (CVE-2024-21626).
     """
-    line.stage = f'chdir to cwd ("{path}") set in config.json failed'
+    line.stage = _chdir_stage(path)
     try:
         fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
         try:

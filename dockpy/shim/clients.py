@@ -9,7 +9,7 @@ import stat
 import struct
 from collections import deque
 
-from dockpy.linux.pipes import SPLICE_F_NONBLOCK, splice
+from dockpy.linux.pipes import SPLICE_F_NONBLOCK, splice, tee
 from dockpy.shim.loop import POLLOUT
 from dockpy.shim.stdin import BLOCK, DONTWAIT, NOT_NOW, Source, enlarge
 
@@ -87,6 +87,14 @@ class Queue:
         """Moves bytes from a pipe to this pipe; BlockingIOError arms it, so that `full` turns true."""
         try:
             return splice(source, self._fd, BLOCK, SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            self._arm()
+            raise
+
+    def tee_from(self, source: int) -> int:
+        """The same with tee(2): the bytes stay in the source, too."""
+        try:
+            return tee(source, self._fd, BLOCK, SPLICE_F_NONBLOCK)
         except BlockingIOError:
             self._arm()
             raise
@@ -210,6 +218,10 @@ class Client:
     @property
     def delivered(self) -> bool:
         return all(queue.empty for queue in self._queues.values())
+
+    def takes(self, stream: int) -> bool:
+        queue = self._queues.get(stream)
+        return queue is not None and not queue.closed
 
     def raw_pipe(self, stream: int) -> Queue | None:
         """The pipe that stream goes to unframed, with nothing queued: one that splice can serve."""

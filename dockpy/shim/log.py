@@ -3,9 +3,10 @@
 local, ours: `<folder>/<serial>.data` holds raw bytes, `<serial>.index` one record a chunk as it
 came from the container: offset, length, stream (1 stdout, 2 stderr), flags (bit 0: no newline at
 the end), time in ns. A record is written after its bytes, so what the index speaks of is there; a
-torn tail is cut at open. The highest serial is being written; rotation opens the next and deletes
-the oldest, so no file changes its name under a reader; the bytes of one that is not written any more
-may be in `<serial>.data.gz` (see shim.packed). Lines are split at read time.
+torn tail is cut at open; what is in a file beyond its records is nothing. The highest serial is being
+written; rotation opens the next and deletes the oldest, or makes that the next if nobody reads it (see
+shim.recycled), so no file changes its name under a reader; the bytes of one that is not written any
+more may be in `<serial>.data.gz` (see shim.packed). Lines are split at read time.
 
 json-file is docker's, byte for byte: one object a line, lines cut at 16 KiB without a newline.
 
@@ -27,6 +28,7 @@ from dockpy.shim.logwriter import LONGEST_LINE, NO_NEWLINE, RECORD, LocalWriter,
 from dockpy.shim.logwriter import json_path as json_path
 from dockpy.shim.logwriter import rfc3339_nano as rfc3339_nano
 from dockpy.shim.packed import unpacked
+from dockpy.shim.recycled import open_shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,7 +195,7 @@ class LocalReader:
         try:
             self._index = os.open(f"{self._folder}/{serial}.index", flags)
             try:
-                self._data = os.open(f"{self._folder}/{serial}.data", flags)
+                self._data = open_shared(f"{self._folder}/{serial}.data")
             except FileNotFoundError:
                 self._data = unpacked(os.open(f"{self._folder}/{serial}.data.gz", flags))
         except FileNotFoundError:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 import time
+
+from dockpy.linux.pipes import SPLICE_F_NONBLOCK, splice
+from dockpy.shim.recycled import recycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +19,15 @@ if TYPE_CHECKING:
     from dockpy.shim.protocol import LogConfig
 
     class LogWriter(Protocol):
-        """Bytes of stream 1 or 2, in the order they came; `end` when a stream is over."""
+        """Bytes of stream 1 or 2, in the order they came; `end` when a stream is over.
 
+        splices: `splice` may be called now, for up to `size` bytes of a pipe, how many it returns;
+        OSError where nothing could be moved: they are in the pipe still.
+        """
+
+        @property
+        def splices(self) -> bool: ...
+        def splice(self, stream: int, pipe: int, size: int, now: int) -> int: ...
         def append(self, stream: int, data: memoryview, now: int) -> None: ...
         def end(self, stream: int) -> None: ...
         def position(self) -> tuple[int, int]: ...
@@ -105,8 +116,10 @@ class LocalWriter:
         self._max_size = max_size or FOREVER
         self._max_file = max(max_file, 1)
         self._lost = self._why = 0  # bytes that could not be written, and the last errno of that
+        self._can_splice = True
         if opened is not None:
             self._data, self._index, self._serial, self._size, self._records = opened
+            self._length = os.fstat(self._data).st_size
             return
         os.makedirs(folder, 0o700, exist_ok=True)
         present = serials(folder)
@@ -122,17 +135,25 @@ class LocalWriter:
     def descriptors(self) -> tuple[int, ...]:
         return self._data, self._index
 
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | os.O_NOFOLLOW
+    def _open(self, data: int = -1) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         # Data first: a reader that finds an index may open the data.
-        self._data = os.open(f"{self._folder}/{self._serial}.data", flags, 0o600)
-        self._index = os.open(f"{self._folder}/{self._serial}.index", flags, 0o600)
-        self._size = 0
+        if data < 0:
+            data = os.open(f"{self._folder}/{self._serial}.data", flags, 0o600)
+        try:
+            index = f"{self._folder}/{self._serial}.index"
+            self._index = os.open(index, flags | os.O_APPEND, 0o600)
+        except OSError:
+            os.close(data)
+            raise
+        self._data = data
+        self._length = os.fstat(data).st_size  # of the file: a recycled one is full of older bytes
+        self._size = 0  # what of it is ours
         self._records = 0
 
     def _recover(self) -> None:
         """Cuts what a killed writer left half: bytes without a record, records without bytes."""
-        length = os.fstat(self._data).st_size
+        length = self._length
         index = os.fstat(self._index).st_size
         records, torn = divmod(index, RECORD.size)
         end = 0
@@ -148,7 +169,7 @@ class LocalWriter:
             os.ftruncate(self._index, records * RECORD.size)
         if end < length:
             os.ftruncate(self._data, end)
-        self._size = end
+        self._size = self._length = end
         self._records = records
 
     def append(self, stream: int, data: memoryview, now: int) -> None:
@@ -163,36 +184,77 @@ class LocalWriter:
         """Whether there was room: else, as docker's, the container goes on and its log has a hole,
         never half a record.
         """
-        size = len(data)
         try:
-            if os.write(self._data, data) != size:
-                # A nearly full disk takes a part; the rest says why.
-                os.ftruncate(self._data, self._size)
-                _write_all(self._data, data)
-            end = os.lseek(self._data, 0, os.SEEK_CUR)
-            if end != self._size + size:  # somebody has emptied the file: so is its index
-                self._size, self._records = end - size, 0
-                os.ftruncate(self._index, 0)
-            flags = 0 if data[size - 1] == 10 else NO_NEWLINE
-            os.write(self._index, RECORD.pack(self._size, size, stream, flags, now))
+            self._look()
+            at, rest = self._size, data
+            while rest:  # a nearly full disk takes a part; the rest says why
+                taken = os.pwrite(self._data, rest, at)
+                at, rest = at + taken, rest[taken:]
+            self._note(stream, len(data), data[-1], now)
         except OSError as error:
-            self._why = error.errno or 0
-            os.ftruncate(self._data, self._size)
-            os.ftruncate(self._index, self._records * RECORD.size)
+            self._cut(error)
             return False
-        self._size += size
-        self._records += 1
         return True
 
+    @property
+    def splices(self) -> bool:
+        return self._can_splice and not self._lost
+
+    def splice(self, stream: int, pipe: int, size: int, now: int) -> int:
+        if self._size >= self._max_size:
+            self._rotate()
+        self._look()
+        try:
+            moved = splice(pipe, self._data, size, SPLICE_F_NONBLOCK, self._size)
+        except OSError as error:
+            self._can_splice = error.errno != errno.EINVAL  # a file system may not know of it
+            raise
+        if moved:
+            try:
+                last = os.pread(self._data, 1, self._size + moved - 1)
+                self._note(stream, moved, last[0], now)
+            except OSError as error:
+                self._cut(error)
+                self._lost += moved
+        return moved
+
+    def _look(self) -> None:
+        """Somebody may have emptied the file: then so is its index."""
+        if os.lseek(self._data, 0, os.SEEK_END) < self._length:
+            os.ftruncate(self._data, 0)
+            os.ftruncate(self._index, 0)
+            self._size = self._length = self._records = 0
+
+    def _note(self, stream: int, size: int, last: int, now: int) -> None:
+        flags = 0 if last == 10 else NO_NEWLINE
+        os.write(self._index, RECORD.pack(self._size, size, stream, flags, now))
+        self._size += size
+        self._length = max(self._length, self._size)
+        self._records += 1
+
+    def _cut(self, error: OSError) -> None:
+        self._why = error.errno or 0
+        self._length = self._size
+        os.ftruncate(self._data, self._size)
+        os.ftruncate(self._index, self._records * RECORD.size)
+
+    def _trim(self) -> None:
+        """Frees what a recycled file had of older bytes."""
+        if self._length > self._size:
+            self._length = self._size
+            os.ftruncate(self._data, self._size)
+
     def _rotate(self) -> None:
+        self._trim()
         data, index, serial, state = self._data, self._index, self._serial, self._size
         records = self._records
         self._serial += 1
         try:
-            self._open()
+            self._open(self._recycled())
         except OSError:  # no room for a new file: go on in the old one
             self._data, self._index, self._serial = data, index, serial
             self._size, self._records = state, records
+            self._length = state
             return
         os.close(data)
         os.close(index)
@@ -204,13 +266,21 @@ class LocalWriter:
                     except FileNotFoundError:
                         pass
 
+    def _recycled(self) -> int:
+        if self._max_file < 2:  # the oldest would be the one that is being left
+            return -1
+        oldest = f"{self._folder}/{self._serial - self._max_file}"
+        newest = f"{self._folder}/{self._serial}.data"
+        return recycle(f"{oldest}.data", f"{oldest}.index", newest)
+
     def end(self, stream: int) -> None:
-        pass
+        self._trim()
 
     def position(self) -> tuple[int, int]:
         return self._serial, self._records
 
     def close(self) -> None:
+        self._trim()
         os.close(self._data)
         os.close(self._index)
 
@@ -269,6 +339,8 @@ def _short_lines(content: bytes, start: int) -> int:
 
 
 class JsonFileWriter:
+    splices = False
+
     def __init__(
         self,
         path: str,
@@ -334,6 +406,9 @@ class JsonFileWriter:
         if start < len(content):
             self._pending[stream] = (when, content[start:])
         self._write(b"".join(records))
+
+    def splice(self, stream: int, pipe: int, size: int, now: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     def end(self, stream: int) -> None:
         when, rest = self._pending.pop(stream, (0, b""))

@@ -24,6 +24,7 @@ class Loop:
         self.poll = self._poll.poll
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._first = 0.0  # of the timers, when it is due
 
     def watch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         self._poll.register(fd, events)
@@ -36,13 +37,13 @@ class Loop:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         self._timers.append((time.monotonic() + seconds, call))
+        self._first = min(when for when, _ in self._timers)
 
     def timeout(self) -> int | None:
         """How long poll(2) may wait, in ms."""
         if not self._timers:
             return None
-        first = min(when for when, _ in self._timers)
-        return max(0, int((first - time.monotonic()) * 1000) + 1)
+        return max(0, int((self._first - time.monotonic()) * 1000) + 1)
 
     def turn(self) -> None:
         """Waits for something to happen, and lets it."""
@@ -50,10 +51,9 @@ class Loop:
             call = self._calls.get(fd)
             if call is not None:
                 call(events)
-        if self._timers:
-            now = time.monotonic()
+        if self._timers and self._first <= (now := time.monotonic()):
             due = [timer for timer in self._timers if timer[0] <= now]
-            if due:
-                self._timers = [timer for timer in self._timers if timer[0] > now]
-                for _, call_later in due:
-                    call_later()
+            self._timers = [timer for timer in self._timers if timer[0] > now]
+            self._first = min((when for when, _ in self._timers), default=0.0)
+            for _, call_later in due:
+                call_later()

@@ -15,6 +15,7 @@ import time
 import zlib
 
 from dockpy.shim.logwriter import serials
+from dockpy.shim.recycled import open_shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def pack_local(folder: str, old_enough: Callable[[os.stat_result], bool]) -> Non
     for serial in serials(folder)[:-1]:
         plain = f"{folder}/{serial}.data"
         try:
-            source = os.open(plain, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            source = open_shared(plain)
         except FileNotFoundError:
             continue  # compressed, or rotated away
         try:

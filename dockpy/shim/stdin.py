@@ -196,6 +196,8 @@ class Source:
             self._full_moves += 1
             if self._full_moves == 8:
                 enlarge(self._stdin.fd)
+                if self._spliced:
+                    enlarge(self._fd)  # a file refuses it
 
     def take_rest(self) -> None:
         """The last bytes of a client that has hung up: they are in the socket, a buffer of it at

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dockpy.shim.loop import Loop
     from dockpy.shim.packets import Attachment
 
+HEAVY = 8
+STALLED = 0.1  # seconds
+
 
 class Buffer:
     """One block to read into for all streams; its memory is given back when the shim is idle."""
@@ -57,7 +60,10 @@ class Output:
         self._fd = fd
         self._stream = stream
         self._reading = False
-        self._full_reads = 0
+        self._weight = 0  # of the traffic: full reads less small ones, 0 to HEAVY
+        self._bulk = False  # the weight was HEAVY, and not 0 since
+        self._moved = 0
+        self._expecting = False
         self.ended = False
         self.resume()
 
@@ -80,14 +86,26 @@ class Output:
             self._pause()
 
     def step(self) -> int:
-        """Reads once; the number of bytes moved, 0 when there is nothing (or nothing any more)."""
+        """Moves once; the number of bytes moved, 0 when there is nothing (or nothing any more)."""
+        moved = self._pass_on()
+        if moved is None:
+            moved = self._copy()
+        self._moved += moved
+        if moved >= 65536:
+            self._weight += self._weight < HEAVY
+            if self._weight == HEAVY and not self._bulk:
+                self._bulk = True
+                enlarge(self._fd)
+                for client in self._process.clients:
+                    client.enlarge(self._stream)
+        elif 0 < moved < 16384 and self._weight:
+            self._weight -= 1
+            self._bulk = self._bulk and self._weight > 0
+        return moved
+
+    def _copy(self) -> int:
         process = self._process
         try:
-            if process.log is None and len(process.clients) == 1 and not process.tty:
-                pipe = process.clients[0].raw_pipe(self._stream)
-                moved = None if pipe is None else self._splice(pipe)
-                if moved is not None:
-                    return moved
             size = os.readv(self._fd, [process.buffer.view])
         except OSError as error:
             if error.errno in NOT_NOW:
@@ -103,21 +121,38 @@ class Output:
             process.on_log()
         for client in tuple(process.clients):
             client.put(self._stream, data)
-        if size >= 65536 and self._full_reads < 8:
-            self._full_reads += 1
-            if self._full_reads == 8:
-                enlarge(self._fd)
-                for client in process.clients:
-                    client.enlarge(self._stream)
         return size
 
-    def _splice(self, queue: Queue) -> int | None:
-        """None when this pair of descriptors must be served by read and write."""
+    def _pass_on(self) -> int | None:
+        """Moves without a copy of ours; None when the bytes must be read.
+
+        Into a log only where traffic is heavy: small blocks are read and written in less time.
+        """
+        process = self._process
+        log = process.log
+        if process.tty or len(process.clients) > 1 or not (log is None or self._bulk):
+            return None
+        client = process.clients[0] if process.clients else None
+        queue = None if client is None else client.raw_pipe(self._stream)
+        if queue is None and (log is None or (client is not None and client.takes(self._stream))):
+            return None
         try:
-            moved = queue.splice_from(self._fd)
+            if log is None:
+                assert queue is not None
+                moved = queue.splice_from(self._fd)
+            elif not log.splices:
+                return None
+            elif queue is not None:
+                moved = self._double(queue, log)
+            else:
+                moved = log.splice(self._stream, self._fd, BLOCK, time.time_ns())
+                process.on_log()
         except BlockingIOError:
+            if queue is not None and log is not None:
+                self._expect_room()
             return 0
         except BrokenPipeError:
+            assert queue is not None
             queue.close()
             return None
         except OSError:
@@ -126,11 +161,42 @@ class Output:
             self.end()
         return moved
 
+    def _double(self, queue: Queue, log: LogWriter) -> int:
+        size = left = queue.tee_from(self._fd)
+        now = time.time_ns()
+        try:
+            while left:
+                left -= log.splice(self._stream, self._fd, left, now)
+        except OSError:  # the client has them
+            rest = self._process.buffer.view[:left]
+            os.readv(self._fd, [rest])
+            log.append(self._stream, rest, now)
+        self._process.on_log()
+        return size
+
+    def _expect_room(self) -> None:
+        if not self._expecting:
+            self._expecting = True
+            moved = self._moved
+            self._process.loop.after(STALLED, lambda: self._look_for_room(moved))
+
+    def _look_for_room(self, moved: int) -> None:
+        """A client that does not read slows its container, but the log does not wait for it."""
+        self._expecting = False
+        clients = self._process.clients
+        if self.ended or self._reading or len(clients) != 1:
+            return
+        if moved != self._moved:
+            self._expect_room()
+        elif clients[0].raw_pipe(self._stream) is not None:
+            self._copy()  # into its queue
+            self.resume()
+
     def drain(self) -> None:
         """What is there now goes to the log and the queues, full or not: the process is over."""
         left = 2 * BLOCK  # a writer left behind may go on for ever
         while not self.ended and left > 0:
-            moved = self.step()
+            moved = self._copy()
             if not moved:
                 return
             left -= moved

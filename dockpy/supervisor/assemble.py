@@ -65,6 +65,9 @@ def _annotations(record: Record, around: Surroundings) -> dict[str, str]:
         values["io.dockpy.groups"] = ",".join(record.host_config.group_add)
     if record.host_config.init:
         values["io.dockpy.init"] = "true"
+    # Anonymous volumes are part of the container's own tree in this build (see served).
+    if record.config.volumes:
+        values["io.dockpy.folders"] = "\0".join(record.config.volumes)
     return values
 
 

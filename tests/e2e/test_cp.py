@@ -261,7 +261,8 @@ def test_diff_export_and_commit(engine: Engine, folder: Path) -> None:
     script = (
         "echo new > /home/n; mkdir /x; echo y > /x/y; rm /etc/group; chmod 700 /root; rm -r /var"
     )
-    made = engine.cli("run", "--name", name, "-e", "A=b", engine.image, "sh", "-c", script)
+    args = ("--name", name, "-v", "/vol/v", "-e", "A=b", engine.image)
+    made = engine.cli("run", *args, "sh", "-c", script)
     assert made.code == 0, made.err
     try:
         changes = sorted(engine.cli("diff", name).out.splitlines())
@@ -275,6 +276,8 @@ def test_diff_export_and_commit(engine: Engine, folder: Path) -> None:
                 "D /etc/group",
                 "C /root",
                 "D /var",
+                "A /vol",
+                "A /vol/v",
             ]
         )
         done = engine.cli("export", "-o", str(folder / "all.tar"), name)

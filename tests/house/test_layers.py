@@ -31,7 +31,7 @@ GROUND = frozenset({"linux", "oci", "http", "api"}) | SINGLE
 # The chain: client → daemon → supervisor → keeper → shim → runtime; nouns beside it; the ground floor under both.
 LAYERS: dict[str, frozenset[str]] = {
     **dict.fromkeys(SINGLE, SINGLE),
-    "__main__": frozenset({"client", "keeper", "registry"}) | SINGLE,
+    "__main__": frozenset({"client", "daemon", "keeper", "registry"}) | SINGLE,
     "unpack": SINGLE,
     "linux": frozenset(),
     "oci": SINGLE,

@@ -106,6 +106,16 @@ def test_a_missing_working_folder_is_made_also_below_a_readonly_root(
     assert inside(lambda: box.run("pwd", cwd="/a/b/c", readonly=True)).out == "/a/b/c\n"
 
 
+def test_folders_that_an_annotation_names_are_made_likewise(box: Box, inside: Inside) -> None:
+    folders = {"io.dockpy.folders": "/v/w\0/tmp"}
+    result = inside(lambda: box.sh("ls -d /v/w /tmp", annotations=folders, readonly=True))
+    assert (result.code, result.out) == (0, "/tmp\n/v/w\n")
+    folders = {"io.dockpy.folders": "/bin/busybox"}
+    spec = box.spec("true", annotations=folders)
+    error = inside(lambda: str(failure(lambda: box.start(spec))))
+    assert 'making the folder of volume "/bin/busybox"' in error
+
+
 def test_environment_and_home(box: Box, inside: Inside) -> None:
     env = ("PATH=/bin", "A=1", "A=2", "EMPTY=", "NOEQUALS", "U=ü")
     result = inside(lambda: box.run("env", env=env))

@@ -154,6 +154,11 @@ def test_users_and_groups_go_as_they_were_said() -> None:
     assert spec.annotations["io.dockpy.groups"] == "audio,7"
 
 
+def test_volumes_of_nobody_are_folders_of_the_container_itself() -> None:
+    spec = spec_of(Volumes={"/a": {}, "/b/c": {}})
+    assert spec.annotations["io.dockpy.folders"] == "/a\0/b/c"
+
+
 def test_an_exec_has_the_containers_confinement_and_its_own_user() -> None:
     made = record({"SecurityOpt": ["no-new-privileges"]}, User="one", Env=["A=1"])
     process = exec_process(made, ExecCreate(cmd=("id",), user="two", env=("B=2",)))

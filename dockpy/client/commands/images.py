@@ -204,8 +204,20 @@ def pull_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         out("Using default tag: latest\n")
     platform = options.text("platform") or cli.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     progress.pull(cli, name, platform, to=1, quiet=quiet, all_tags=all_tags)
-    from dockpy.oci.reference import parse_reference
-
-    reference = parse_reference(name)
-    out(f"{reference.name if all_tags else reference.tagged()}\n")
+    out(f"{full_name(name, bare=all_tags)}\n")
     return 0
+
+
+def full_name(name: str, *, bare: bool) -> str:
+    """A reference that the daemon has understood, whole: with its domain and, if not `bare`, its tag.
+
+    As oci.reference has it, which would double the time that this command takes to load.
+    """
+    first, slash, rest = name.partition("/")
+    if not slash or not ("." in first or ":" in first or first in ("localhost", first.upper())):
+        first, rest = "docker.io", name
+    if first in ("docker.io", "index.docker.io"):
+        first, rest = "docker.io", rest if "/" in rest.partition("@")[0] else f"library/{rest}"
+    if not bare and "@" not in rest and not split_reference(rest)[1]:
+        rest += ":latest"
+    return f"{first}/{rest}"

@@ -22,7 +22,7 @@ _UNUSED = (
 )
 
 
-def _agreed(options: Options, warning: str) -> bool:
+def agreed(options: Options, warning: str) -> bool:
     """docker asks on standard output, and takes anything but y for no."""
     if options.on("force"):
         return True
@@ -37,13 +37,13 @@ def _agreed(options: Options, warning: str) -> bool:
 
 
 def container_prune_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    if _agreed(options, _CONTAINERS):
+    if agreed(options, _CONTAINERS):
         _total(_containers(cli, options))
     return 0
 
 
 def image_prune_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    if _agreed(options, _UNUSED if options.on("all") else _DANGLING):
+    if agreed(options, _UNUSED if options.on("all") else _DANGLING):
         _total(_images(cli, options))
     return 0
 
@@ -66,7 +66,7 @@ def system_prune_command(cli: Cli, options: Options, arguments: list[str]) -> in
     if words:
         listed = "".join(f"  - {word}\n" for word in words)
         warning += f"  Items to be pruned will be filtered with:\n{listed}\n"
-    if _agreed(options, warning):
+    if agreed(options, warning):
         space = _containers(cli, options)
         _post(cli, "/networks/prune", listing.query_filters(words))
         if options.on("volumes"):

@@ -246,6 +246,10 @@ class ImageHandlers:
                 self._publish("untag" if word == "Untagged" else "delete", value)
         after = await self._call(self._layers_size)
         space = before - after if isinstance(before, int) and isinstance(after, int) else 0
+        if not set(filters) - {"dangling"}:
+            # What cut pulls have left goes too; those under way keep theirs.
+            freed = await self._call(self._images.partials.clean, 0.0)
+            space += freed if isinstance(freed, int) else 0
         await exchange.reply(
             200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
         )
