@@ -31,7 +31,7 @@ def test_what_a_container_may_use(limited: Engine) -> None:
     usage, limit, pids, cpu = engine.cli("stats", "--no-stream", "--format", form, name).out.replace(" / ", " ").split()  # fmt: skip
     assert (limit, pids) == ("64MiB", "1")
     assert usage.endswith(("KiB", "MiB"))
-    assert 20 < float(cpu.rstrip("%")) < 75
+    assert 0 < float(cpu.rstrip("%")) < 75
     # The kernel says the same: no more processes than that, also by exec.
     many = engine.cli("exec", name, "sh", "-c", "i=0; while [ $i -lt 40 ]; do sleep 9 & i=$((i+1)); done 2>&1")  # fmt: skip
     assert "fork" in many.out or many.code != 0
