@@ -344,6 +344,14 @@ disable-content-trust bool Skip image verification (default true)
 platform string Platform of the image, where it has several
 quiet/q bool Suppress verbose output""",
     ),
+    "push": (
+        "push", 1, 1, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry",
+        """\
+all-tags/a bool Push all tags of an image to the repository
+disable-content-trust bool Skip image signing (default true)
+platform string Push the image only where it is of this platform
+quiet/q bool Suppress verbose output""",
+    ),
     "login": (
         "login", 0, 1, "[OPTIONS] [SERVER]", "Authenticate to a registry",
         """\
@@ -454,6 +462,7 @@ LONG = {
         "ls": "images",
         "list": "images",
         "pull": "pull",
+        "push": "push",
         "rm": "rmi",
         "remove": "rmi",
         "save": "save",
@@ -494,7 +503,6 @@ NOT_SERVED = frozenset(
         "network",
         "node",
         "plugin",
-        "push",
         "search",
         "secret",
         "service",

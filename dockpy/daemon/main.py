@@ -29,6 +29,7 @@ from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.push import PushHandlers
 from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
@@ -172,6 +173,7 @@ class Daemon:
             StreamHandlers(containers),
             images,
             registry,
+            PushHandlers(containers, registry),
             ArchiveHandlers(containers),
             CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),

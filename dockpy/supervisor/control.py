@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -69,7 +70,10 @@ async def _signal(container: Container, number: int) -> None:
     try:
         await shim.ask(lambda link: link.kill(number, everyone=everyone))
     except Lost:
-        # It ended in this very moment; the exit path has the rest.
+        # It ended in this very moment; the exit path has the rest, in a moment.
+        gone = container.exits.add()
+        with trio.move_on_after(STOP_TIMEOUT if container.state.running else 0):
+            await gone.wait()
         if container.state.running:
             raise
 
@@ -116,9 +120,12 @@ async def restart(
 ) -> None:
     container.being_restarted = True
     try:
-        if container.state.live:
-            await stop(containers, container, timeout, signal)
-        await start(containers, container)
+        # Somebody else may do either meanwhile: what counts is that it was stopped and runs.
+        with suppress(NotModified):
+            if container.state.live:
+                await stop(containers, container, timeout, signal)
+        with suppress(NotModified):
+            await start(containers, container)
     finally:
         container.being_restarted = False
     containers.publish(container, "restart")
