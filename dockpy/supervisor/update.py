@@ -11,6 +11,7 @@ from dockpy.supervisor import limits, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.pause import gather
+from dockpy.supervisor.served import check_ending
 
 
 async def update(
@@ -24,6 +25,7 @@ async def update(
         host = record.host_config
         if policy.name:
             restart.check(policy)
+            check_ending(host, policy)
             if host.auto_remove and policy.name != "no":
                 raise InvalidParameter(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container"

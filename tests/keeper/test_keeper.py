@@ -135,6 +135,12 @@ def wait_for(true: Any, timeout: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def own_memory(pid: int) -> int:
+    """KiB that a process shares with nobody."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+
+
 USERS = [None, "plain", "peer"] if os.geteuid() == 0 else [None]
 
 
@@ -386,11 +392,23 @@ def test_shims_own_little_memory(own: House) -> None:
     cids = [own.leave("sleep", "30") for _ in range(5)]
     sizes = []
     for cid in cids:
-        pid = own.file(cid, "shim.json")["pid"]
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        private = next(line for line in lines if line.startswith("Private_Dirty:"))
-        sizes.append(int(private.split()[1]))
+        sizes.append(own_memory(own.file(cid, "shim.json")["pid"]))
     assert sorted(sizes)[2] < 1600, sizes
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="shims share pages on x86-64")
+def test_shims_at_rest_share_what_they_have_written(own: House) -> None:
+    """See linux.samepage and keeper.recording."""
+    own.birth()
+    busy = own.file(own.leave("sh", "-c", "while sleep 0.1; do echo; done"), "shim.json")["pid"]
+    cids = [own.leave("sleep", "30") for _ in range(3)]
+    shims = [own.file(cid, "shim.json")["pid"] for cid in cids]
+    # Half a second after the last event.
+    wait_for(lambda: all(own_memory(pid) < 0.8 * own_memory(busy) for pid in shims))
+    assert own.code("true") == 0
+    for cid in cids:
+        os.kill(own.file(cid, "shim.json")["init"]["pid"], signal.SIGKILL)
+    wait_for(lambda: all(own.file(cid, "exit.json").get("code") == 137 for cid in cids))
 
 
 @pytest.mark.parametrize("round_", range(3))
