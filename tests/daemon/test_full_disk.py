@@ -86,7 +86,10 @@ def test_a_pull_that_does_not_fit_leaves_nothing(small: Engine) -> None:
         bomb = tar_of([("zeros", bytes(96 << 20))])
         toy.put_image([gzip.compress(bomb, 1)], [sha256(bomb)], "latest")
         toy.put_image([os.urandom(80 << 20)], [sha256(b"")], "large")
-        for tag, words in (("latest", "no space left for a file"), ("large", "no space left on device")):
+        for tag, words in (
+            ("latest", "no space left for a file"),
+            ("large", "no space left on device"),
+        ):
             query = f"fromImage={toy.host}/full&tag={tag}"
             answer = small.ask("POST", f"/images/create?{query}")
             assert words in str(json.loads(answer.body.splitlines()[-1])["error"])
