@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -94,22 +95,21 @@ def strace(engine: Engine, call: str, at: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
     )
     assert started.stderr is not None
-    assert b"attached" in started.stderr.readline()
+    line = started.stderr.readline()
+    assert b"attached" in line, line
     return started
 
 
 @pytest.mark.skipif(not LONG, reason="a start of a daemon each: ./scripts/test --long")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize(
-    "call", ["rename", "unlink", "write", "fsync", "mkdir", "symlink", "sendmsg"]
-)
+@pytest.mark.parametrize("call", ["rename", "unlink", "fsync", "symlink"])
 def test_a_run_that_is_cut_is_whole_or_nothing(tmp_path: Path, call: str) -> None:
     """Create, start, wait and remove, with the daemon killed at each of its calls."""
     engine = Engine(str(tmp_path / "store"))
     engine.start()
     engine.run("true", name="first")
     try:
-        for at in range(1, 40):
+        for at in range(1, 30):
             tracer = strace(engine, call, at)
             body = {
                 "Image": "dockpy.builtin/host",
@@ -126,14 +126,17 @@ def test_a_run_that_is_cut_is_whole_or_nothing(tmp_path: Path, call: str) -> Non
                 time.sleep(0.1)  # its files are deleted behind
             except (OSError, ValueError, IndexError):
                 cut = True
-            alive = os.path.exists(f"/proc/{engine.record()['daemon']['pid']}")
-            tracer.terminate()
+            tracer.kill()
             tracer.wait()
-            kill(engine.record()["keeper"]["pid"])
-            daemon = engine.record()["daemon"]["pid"]
-            if os.path.exists(f"/proc/{daemon}"):
-                kill(daemon)
+            # Not by the keeper, which waits longer and longer before it starts the next one.
+            record = engine.record()
+            os.kill(record["keeper"]["pid"], signal.SIGSTOP)
+            for role in ("daemon", "keeper"):
+                if os.path.exists(f"/proc/{record[role]['pid']}"):
+                    kill(record[role]["pid"])
             engine.start()
+            serving = engine.record()["keeper"]["pid"]
+            assert serving != record["keeper"]["pid"]
             eventually(lambda: check(engine) == [])
             answer = engine.ask("GET", "/containers/cut/json")
             if answer.status == 200:
@@ -142,7 +145,7 @@ def test_a_run_that_is_cut_is_whole_or_nothing(tmp_path: Path, call: str) -> Non
                 assert engine.wait("cut") == 3
                 assert engine.ask("DELETE", "/containers/cut?force=1").status == 204
             eventually(lambda: check(engine) == [])
-            if not cut and alive:
+            if not cut:
                 break
         assert at > 1 or call == "symlink"
     finally:
