@@ -68,6 +68,7 @@ isolation string Container isolation technology
 kernel-memory bytes Kernel memory limit
 label/l list Set meta data on the container
 label-file list Read labels from a file, one a line
+lease bool End the container when this client ends, however it does (dockpy's own)
 link list Add a link to another container
 link-local-ip list IPv4/IPv6 link-local addresses
 log-driver string Logging driver of the container
@@ -103,6 +104,7 @@ stop-signal string Signal that stops the container
 stop-timeout int Seconds to wait for a stop
 storage-opt list Storage driver options of the container
 sysctl map Sysctl options (default map[])
+timeout duration Stop the container after so long; its exit code is 124 (dockpy's own) (default 0s)
 tmpfs list Mount a tmpfs directory
 tty/t bool Allocate a pseudo-TTY
 ulimit ulimit Ulimit options (default [])
@@ -344,6 +346,14 @@ disable-content-trust bool Skip image verification (default true)
 platform string Platform of the image, where it has several
 quiet/q bool Suppress verbose output""",
     ),
+    "push": (
+        "push", 1, 1, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry",
+        """\
+all-tags/a bool Push all tags of an image to the repository
+disable-content-trust bool Skip image signing (default true)
+platform string Push the image only where it is of this platform
+quiet/q bool Suppress verbose output""",
+    ),
     "login": (
         "login", 0, 1, "[OPTIONS] [SERVER]", "Authenticate to a registry",
         """\
@@ -399,6 +409,7 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
         "registry", 0, 0, "[OPTIONS]", "Serve a registry (OCI distribution 1.1) in the foreground",
         """\
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
+images bool Serve the images of this user's dockpy as well, for reading
 insecure bool Serve beyond loopback without TLS and passwords
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
 proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
@@ -456,6 +467,7 @@ LONG = {
         "ls": "images",
         "list": "images",
         "pull": "pull",
+        "push": "push",
         "rm": "rmi",
         "remove": "rmi",
         "save": "save",
@@ -498,7 +510,6 @@ NOT_SERVED = frozenset(
         "network",
         "node",
         "plugin",
-        "push",
         "search",
         "secret",
         "service",

@@ -29,6 +29,7 @@ from dockpy.daemon.handlers.containers import ContainerHandlers
 from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
+from dockpy.daemon.handlers.push import PushHandlers
 from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
@@ -147,7 +148,13 @@ class Daemon:
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:
-        about = About(self._paths, self._info["tier"], self._info["build"], self._info["run"])
+        about = About(
+            self._paths,
+            self._info["tier"],
+            self._info["build"],
+            self._info["run"],
+            self._config.registry,
+        )
         system = SystemHandlers(
             containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
         )
@@ -168,6 +175,7 @@ class Daemon:
             StreamHandlers(containers),
             images,
             registry,
+            PushHandlers(containers, registry),
             ArchiveHandlers(containers),
             CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),

@@ -58,6 +58,7 @@ class Need:
 
 
 Event = Union[Head, Data, End, Need]
+_SILENT = "it closed the connection without an answer"
 _END = End()
 _NEED = Need()
 
@@ -113,7 +114,7 @@ class ClientCodec:
             if isinstance(event, h11.EndOfMessage):
                 return _END
             if isinstance(event, h11.ConnectionClosed):
-                raise BadResponse("it closed the connection without an answer")
+                raise BadResponse(_SILENT)
             # PAUSED: a CONNECT that was granted; what follows is another protocol's.
             return _END
 
@@ -150,5 +151,7 @@ def _head(event: h11.Response) -> Head:
 
 
 def _told(error: h11.RemoteProtocolError) -> BadResponse:
+    if "event type ConnectionClosed when" in str(error):
+        return BadResponse(_SILENT)
     # h11 ends its sentences with the bytes that it did not like.
     return BadResponse(f"it does not speak HTTP: {str(error).partition(': ')[0]}")

@@ -127,6 +127,36 @@ def renamed(
     return kept
 
 
+def moved(entries: Sequence[Descriptor], old: Digest, manifest: Descriptor) -> list[Descriptor]:
+    """`entries` with `manifest` for the manifest `old`."""
+    new = (manifest.digest, manifest.size)
+    return [
+        replace(entry, digest=new[0], size=new[1]) if entry.digest == old else entry
+        for entry in entries
+    ]
+
+
+def tags_of(state: State, name: str) -> list[tuple[Reference, Image]]:
+    named = [(parse_reference(full), image) for full, image in sorted(state.names.items())]
+    return [
+        (reference, state.images[image])
+        for reference, image in named
+        if reference.name == name and reference.tag
+    ]
+
+
+def repositories_of(state: State, blob: Digest, domain: str) -> list[str]:
+    """By names with a digest: those are what a registry has said, or was told."""
+    found: list[str] = []
+    for full, image in state.names.items():
+        layers = state.images[image].manifest.layers
+        if "@" in full and any(layer.digest == blob for layer in layers):
+            reference = parse_reference(full)
+            if reference.domain == domain and reference.path not in found:
+                found.append(reference.path)
+    return found
+
+
 def joined(own: State, lent: State, root: str) -> State:
     """`own` with what the store at `root` has beside it; a name that both have means what it means here."""
     images, names, only = dict(own.images), dict(own.names), dict(own.lent)

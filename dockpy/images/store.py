@@ -116,6 +116,14 @@ class ImageStore:
                 return entry.annotations.get(key, "")
         return ""
 
+    def tags_of(self, name: str) -> Sequence[tuple[Reference, Image]]:
+        """The tags of a repository (a full name) and what they mean, sorted."""
+        return naming.tags_of(self._state(), name)
+
+    def repositories_of(self, blob: Digest, domain: str) -> Sequence[str]:
+        """The repositories of a registry that a layer was pulled from, or pushed to."""
+        return naming.repositories_of(self._state(), blob, domain)
+
     def inspect(self, image: Image) -> dict[str, object]:
         return inspect.inspect(image, self.snapshots)
 
@@ -198,6 +206,15 @@ class ImageStore:
                 self.content.put(self.content.read(blob))  # a lender may forget the image
             self._write(naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {})))
             return self._state().images[image.id]
+
+    def pushed(self, image: Image, manifest: Descriptor, name: Reference) -> None:
+        """`name` (by digest) is where a registry has the image now, by `manifest`, which all its names mean from now on:
+        it may be another than before, with the same layers compressed. To be called within `writing()`.
+        """
+        with self._mutex, files.locked(self._lock):
+            entries = naming.moved(self._state().entries, image.descriptor.digest, manifest)
+            if any(entry.digest == manifest.digest for entry in entries):  # else removed meanwhile
+                self._write(naming.renamed(entries, name, naming.entry_of(manifest, name, {})))
 
     def remove(
         self,

@@ -3,12 +3,15 @@
     upload = await uploads.start()                     # or mount(...): None when it is there already
     await uploads.put(upload, digest, Body(pieces, size))
 
+`sending` puts a blob there whatever happens on the way; here is what is said to a registry.
+
 A location belongs to its upload and may be on another host, which then gets no Authorization.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from dockpy.http.url import Url
 from dockpy.oci.digest import Digest, digest_bytes
@@ -16,46 +19,56 @@ from dockpy.registry.client import Repository
 from dockpy.registry.errors import RegistryError, Untrue
 from dockpy.transport.client import Body, Content, Response
 
+LEAST_LIMIT = 1 << 30  # what a registry may want as the smallest chunk
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _BYTES = ("Content-Type", "application/octet-stream")
 
 
+@dataclass(frozen=True)
+class Upload:
+    """One that is under way: where the rest goes, how many bytes the registry has, the least it takes at once."""
+
+    url: Url
+    received: int = 0
+    least: int = 0
+
+
 class Uploads:
-    """`repository` is one with the actions `pull,push`."""
+    """`repository` is one with the actions `pull,push`. Nothing here is tried twice: `sending` does that."""
 
     def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+        self.repository = repository
         self._registry = repository.registry
 
-    async def start(self) -> Url:
-        """A new upload's location."""
+    async def start(self) -> Upload:
         response = await self._begin(())
-        return await self._location(response)
+        return await self._under_way(response)
 
-    async def mount(self, blob: Digest, source: str) -> Url | None:
-        """Takes `blob` over from the repository `source`; None when that was done, else a new upload's location."""
+    async def mount(self, blob: Digest, source: str) -> Upload | None:
+        """Takes `blob` over from the repository `source`; None when that was done, else a new upload."""
         response = await self._begin(
             (("mount", blob), ("from", source)), (f"repository:{source}:pull",)
         )
         if response.status == 201:
             await response.drain()
             return None
-        return await self._location(response)
+        return await self._under_way(response)
 
     async def _begin(
         self, query: tuple[tuple[str, str], ...], more: tuple[str, ...] = ()
     ) -> Response:
         return await self._registry.ask(
             "POST",
-            f"/v2/{self._repository.name}/blobs/uploads/",
+            f"/v2/{self.repository.name}/blobs/uploads/",
             query=query,
-            scopes=(*self._repository.scopes, *more),
+            scopes=(*self.repository.scopes, *more),
             expect=(201, 202) if query else (202,),
+            again=False,
         )
 
-    async def put(self, upload: Url, blob: Digest, body: Content = None) -> None:
-        """Ends an upload: with the whole blob as the body, or with nothing after chunks. Not tried twice."""
-        response = await self._send("PUT", upload.with_query([("digest", blob)]), body)
+    async def put(self, upload: Upload, blob: Digest, body: Content = None) -> None:
+        """Ends an upload: with the whole blob as the body, or with nothing after chunks."""
+        response = await self._send("PUT", upload.url.with_query([("digest", blob)]), body)
         if response.status not in (201, 204):
             raise await self._registry.refusal("PUT", response)
         await response.drain()
@@ -63,37 +76,44 @@ class Uploads:
         if said and said != blob:
             raise Untrue(f"the registry took {blob} for {said:.80}")
 
-    async def patch(self, upload: Url, offset: int, body: Body) -> Url:
-        """One chunk from `offset` on; where the next one goes."""
+    async def patch(self, upload: Upload, body: Body) -> Upload:
+        """One chunk behind what was received."""
         headers = [_BYTES]
+        sent = upload.received
         if body.length is not None:
-            headers.append(("Content-Range", f"{offset}-{offset + body.length - 1}"))
-        response = await self._send("PATCH", upload, body, headers)
+            sent += body.length
+            headers.append(("Content-Range", f"{upload.received}-{sent - 1}"))
+        response = await self._send("PATCH", upload.url, body, headers)
         if response.status not in (202, 204):
             raise await self._registry.refusal("PATCH", response)
-        return await self._location(response)
+        match = _RANGE.fullmatch(response.headers.get("range", ""))
+        return await self._under_way(response, int(match[1]) + 1 if match else sent, upload.least)
 
-    async def received(self, upload: Url) -> int:
-        """How many bytes of an upload the registry has (after a cut)."""
-        response = await self._send("GET", upload, None, [])
+    async def ask(self, upload: Upload) -> Upload:
+        """As the registry has it (after a cut). `0-0` is one byte, or none: taken for none."""
+        response = await self._send("GET", upload.url, None, [])
         if response.status != 204:
             raise await self._registry.refusal("GET", response)
-        await response.drain()
         match = _RANGE.fullmatch(response.headers.get("range", ""))
-        return int(match[1]) + 1 if match else 0
+        last = int(match[1]) if match else 0
+        received = last + 1 if last else 0
+        if not response.headers.get("location"):
+            await response.drain()
+            return Upload(upload.url, received, upload.least)
+        return await self._under_way(response, received, upload.least)
 
-    async def cancel(self, upload: Url) -> None:
-        response = await self._send("DELETE", upload, None, [])
+    async def cancel(self, upload: Upload) -> None:
+        response = await self._send("DELETE", upload.url, None, [])
         await response.drain()
 
     async def put_manifest(self, reference: str, media_type: str, data: bytes) -> Digest:
         """Under a tag or its digest; the digest that the registry now knows it by."""
         response = await self._registry.ask(
             "PUT",
-            f"/v2/{self._repository.name}/manifests/{reference}",
+            f"/v2/{self.repository.name}/manifests/{reference}",
             headers=[("Content-Type", media_type)],
             body=data,
-            scopes=self._repository.scopes,
+            scopes=self.repository.scopes,
             expect=(200, 201, 202),
         )
         await response.drain()
@@ -110,10 +130,10 @@ class Uploads:
     ) -> Response:
         fields = [_BYTES] if headers is None else headers
         return await self._registry.at(
-            method, url, headers=fields, body=body, scopes=self._repository.scopes
+            method, url, headers=fields, body=body, scopes=self.repository.scopes
         )
 
-    async def _location(self, response: Response) -> Url:
+    async def _under_way(self, response: Response, received: int = 0, least: int = 0) -> Upload:
         await response.drain()
         location = response.headers.get("location", "")
         if not location:
@@ -123,4 +143,7 @@ class Uploads:
             raise RegistryError(
                 f"the registry wants the blob sent to {url.shown}, unencrypted: refused"
             )
-        return url
+        wanted = response.headers.get("oci-chunk-min-length", "")
+        if wanted.isascii() and wanted.isdigit():
+            least = min(int(wanted[:12]), LEAST_LIMIT)
+        return Upload(url, received, least)

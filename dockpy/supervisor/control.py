@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
 
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
-from dockpy.supervisor import pause
+from dockpy.supervisor import pause, served
 from dockpy.supervisor import restart as restart_policy
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import changed
 from dockpy.supervisor.shims import Lost, Shim
-from dockpy.supervisor.signals import signal_number
+from dockpy.supervisor.signals import STOP_TIMEOUT, signal_number, stop_signal, stop_timeout
 from dockpy.supervisor.start import start
 
-STOP_TIMEOUT = 10
 SIGKILL = 9
 
 
@@ -69,7 +69,10 @@ async def _signal(container: Container, number: int) -> None:
     try:
         await shim.ask(lambda link: link.kill(number, everyone=everyone))
     except Lost:
-        # It ended in this very moment; the exit path has the rest.
+        # It ended in this very moment; the exit path has the rest, in a moment.
+        gone = container.exits.add()
+        with trio.move_on_after(STOP_TIMEOUT if container.state.running else 0):
+            await gone.wait()
         if container.state.running:
             raise
 
@@ -84,9 +87,9 @@ async def stop(
     if not container.state.running:
         raise NotModified(f"container {container.name} is not running")
     config = container.record.config
-    number = signal_number(signal or config.stop_signal or "SIGTERM")
+    number = signal_number(signal) if signal else stop_signal(config)
     if timeout is None:
-        timeout = config.stop_timeout if config.stop_timeout is not None else STOP_TIMEOUT
+        timeout = stop_timeout(config)
     gone = container.exits.add()
     _stopped(containers, container)
     try:
@@ -114,11 +117,15 @@ async def stop(
 async def restart(
     containers: Containers, container: Container, timeout: int | None, signal: str
 ) -> None:
+    served.check_lease(container.id, container.record.host_config, attached=False)
     container.being_restarted = True
     try:
-        if container.state.live:
-            await stop(containers, container, timeout, signal)
-        await start(containers, container)
+        # Somebody else may do either meanwhile: what counts is that it was stopped and runs.
+        with suppress(NotModified):
+            if container.state.live:
+                await stop(containers, container, timeout, signal)
+        with suppress(NotModified):
+            await start(containers, container)
     finally:
         container.being_restarted = False
     containers.publish(container, "restart")

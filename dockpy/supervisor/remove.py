@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import suppress
 
 import trio
 
@@ -15,6 +16,7 @@ from dockpy.errors import Conflict, DockpyError
 from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container, Outcome
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.shims import Lost
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +44,16 @@ async def remove(containers: Containers, container: Container, *, force: bool) -
             if container.state.running:
                 await _kill(container)
             take_away(containers, container)
-    finally:
+    except BaseException:
         container.removing = False
+        raise  # else it stays so: whoever waited for the lock meets a container that is gone
 
 
 async def _kill(container: Container) -> None:
     gone = container.exits.add()
     if container.shim is not None:
-        await container.shim.ask(lambda link: link.kill(9, everyone=True))
+        with suppress(Lost):  # it ends in this very moment
+            await container.shim.ask(lambda link: link.kill(9, everyone=True))
     with trio.move_on_after(KILL_WITHIN) as scope:
         await gone.wait()
     if scope.cancelled_caught:

@@ -160,7 +160,10 @@ class HttpClient:
             try:
                 return await self._ask(kept, place, method, url, headers, body)
             except TransportError:
-                pass  # closed meanwhile: once more, on a fresh one
+                # Closed meanwhile: once more, on a fresh one. Of a long body some may have been taken: the sender has
+                # to find out.
+                if isinstance(body, Body):
+                    raise
         return await self._ask(
             await self._connect(method, url, place), place, method, url, headers, body
         )

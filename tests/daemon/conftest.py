@@ -40,9 +40,11 @@ class Answer:
 class Engine:
     """The daemon of one store, by raw bytes: nothing between the test and the wire."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, patience: float = 20) -> None:
+        """`patience`: seconds that one piece of an answer may take."""
         self.paths = Paths(store)
         self.socket = ""
+        self._patience = patience
 
     def start(self) -> None:
         self.socket = birth.ensure(self.paths, {**os.environ, "DOCKPY_STORE": self.paths.store})
@@ -54,7 +56,7 @@ class Engine:
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(20)
+        sock.settimeout(self._patience)
         sock.connect(self.socket)
         return sock
 

@@ -19,7 +19,6 @@ class AbsentHandlers:
 
     def table(self) -> dict[str, Handler]:
         return {
-            "auth": _refusal("logging in to a registry is not served yet"),
             "build": _refusal("building images is not served yet"),
             "build_prune": self.build_prune,
             "session": _refusal("BuildKit sessions are not served"),

@@ -137,7 +137,7 @@ class ContainerHandlers:
         space = 0
         for container in self._containers.all():
             record = container.record
-            if container.state.live or container.lock.locked() or container.removing:
+            if _in_use(container):
                 continue
             if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
                 continue
@@ -148,9 +148,14 @@ class ContainerHandlers:
                 for entry in filters.get("label!", ())
             ):
                 continue
-            space += (await self._sizes(container))[0]
-            take_away(self._containers, container)
-            deleted.append(record.id)
+            try:
+                size = (await self._sizes(container))[0]
+            except NotFound:
+                continue  # somebody else has removed it
+            if not _in_use(container):  # nor started it, meanwhile
+                take_away(self._containers, container)
+                deleted.append(record.id)
+                space += size
         await exchange.reply(200, {"ContainersDeleted": deleted or None, "SpaceReclaimed": space})
 
     async def wait(self, exchange: Exchange) -> None:
@@ -217,9 +222,11 @@ class ContainerHandlers:
                 continue
             if not inspect.matches(container, filters, ancestors, before, since):
                 continue
-            result.append(
-                inspect.summary(container, await self._sizes(container) if sizes else None)
-            )
+            try:
+                measured = await self._sizes(container) if sizes else None
+            except NotFound:
+                continue  # removed while we looked
+            result.append(inspect.summary(container, measured))
             if 0 < limit <= len(result):
                 break
         await exchange.reply(200, result)
@@ -249,6 +256,10 @@ def _timeout(exchange: Exchange) -> int | None:
     return (
         q.integer(exchange.query, "t", 0, least=-1) if exchange.query.get("t", "") != "" else None
     )
+
+
+def _in_use(container: Container) -> bool:
+    return container.state.live or container.lock.locked() or container.removing
 
 
 def size(exchange: Exchange) -> tuple[int, int]:

@@ -35,7 +35,6 @@ class ImageHandlers:
             "image_remove": self.remove,
             "image_load": self.load,
             "image_save": self.save,
-            "image_push": self.push,
             "image_search": self.search,
             "image_prune": self.prune,
             "dockpy_image_from_host": self.from_host,
@@ -210,11 +209,6 @@ class ImageHandlers:
         await self._transfer(work)
 
     # ------------------------------------------------------------------------------ refused
-
-    async def push(self, exchange: Exchange) -> None:
-        raise NotServed(
-            "pushing is not served yet: there is no registry client in this build; use `dockpy save`"
-        )
 
     async def search(self, exchange: Exchange) -> None:
         raise NotServed("searching a registry is not served")

@@ -1,0 +1,270 @@
+"""`push`: names of the store into a repository: layers and config, five at a time, then the manifest.
+
+    name → image → for each layer: there already? a neighbour's? sent → config → manifest under its tag → RepoDigests
+
+A manifest goes as it is stored, with its digest. Where its layers are plain tars and no registry has known it
+yet (loaded, committed, imported images) they are compressed, once: the image has the compressed layers from
+then on, and the manifest that the registry has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from dockpy.config import RegistrySettings
+from dockpy.errors import InvalidParameter, NotFound
+from dockpy.images.image import Image
+from dockpy.images.outgoing import COMPRESSED, Outgoing, compress, stored, watch
+from dockpy.images.progress import Line, Tell
+from dockpy.images.store import ImageStore
+from dockpy.oci.descriptor import Descriptor
+from dockpy.oci.digest import Digest, digest_bytes
+from dockpy.oci.platform import Platform
+from dockpy.oci.reference import Reference
+from dockpy.registry.auth import ANONYMOUS, Credentials
+from dockpy.registry.client import Repository
+from dockpy.registry.connect import DIRECT, Access, connect
+from dockpy.registry.errors import Denied, NeedsLogin, RegistryError
+from dockpy.registry.sending import Sending
+from dockpy.registry.session import RETRIES, Retries
+from dockpy.registry.upload import Upload, Uploads
+
+T = TypeVar("T")
+
+AT_ONCE = 5  # docker's max-concurrent-uploads
+MOUNTS = 3  # neighbours that are tried
+SETTINGS = RegistrySettings()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`reference` without a tag means all tags."""
+
+    reference: Reference
+    platform: Platform | None = None
+    credentials: Credentials = ANONYMOUS
+    access: Access = DIRECT
+
+
+class Pushes:
+    def __init__(
+        self,
+        store: ImageStore,
+        settings: RegistrySettings = SETTINGS,
+        retries: Retries = RETRIES,
+        pushed: Callable[[Reference], None] = lambda _: None,
+    ) -> None:
+        """`pushed` is told of each push that went well."""
+        self._store = store
+        self._settings = settings
+        self._retries = retries
+        self._pushed = pushed
+        self._threads = trio.CapacityLimiter(16)
+
+    async def push(self, wanted: Wanted, tell: Tell) -> None:
+        """Tells docker's lines; what goes wrong, also before anything was sent, is raised behind the first."""
+        name, store = wanted.reference, self._store
+        await tell({"status": f"The push refers to repository [{name.name}]"})
+        tags = await self._thread(store.tags_of, name.name)
+        chosen = _chosen(tags, wanted)
+        with ExitStack() as held:
+            # Nothing is collected meanwhile: the image may be removed while its layers are sent.
+            await self._thread(held.enter_context, store.writing())
+            try:
+                async with connect(
+                    name.domain,
+                    self._settings,
+                    wanted.credentials,
+                    wanted.access,
+                    self._retries,
+                    mirrors=False,
+                ) as registry:
+                    repository = Repository(registry, name.path, "pull,push")
+                    one = _Push(store, name, Uploads(repository), tell, self._threads)
+                    for reference, image in chosen:
+                        await one.tag(reference, image)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._thread(held.close)
+        self._pushed(name)
+
+    async def _thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
+
+
+def _chosen(
+    tags: Sequence[tuple[Reference, Image]], wanted: Wanted
+) -> Sequence[tuple[Reference, Image]]:
+    name = wanted.reference
+    if not tags:
+        raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+    if name.digest:
+        raise InvalidParameter("cannot push a digest reference")
+    if name.tag:
+        tags = [(reference, image) for reference, image in tags if reference.tag == name.tag]
+        if not tags:
+            raise NotFound(f"tag does not exist: {name.familiar()}")
+    for reference, image in tags:
+        if wanted.platform and image.config.platform.rank_for(wanted.platform) is None:
+            raise NotFound(
+                f"image with reference {reference.familiar()} was found but does not provide the"
+                f" specified platform ({wanted.platform})"
+            )
+    return tags
+
+
+class _Push:
+    """All tags of one push: what the registry is known to have is not asked for again."""
+
+    def __init__(
+        self,
+        store: ImageStore,
+        name: Reference,
+        uploads: Uploads,
+        tell: Tell,
+        threads: trio.CapacityLimiter,
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._uploads = uploads
+        self._tell = tell
+        self._threads = threads
+        self._slots = trio.CapacityLimiter(AT_ONCE)
+        self._telling = trio.Lock()
+        self._there: set[Digest] = set()
+        self._compressed: dict[Digest, Descriptor] = {}
+        self._over = False
+
+    async def _say(self, line: Line) -> None:
+        async with self._telling:  # a reply's lines have one writer at a time
+            await self._tell(line)
+
+    async def tag(self, reference: Reference, image: Image) -> None:
+        plain = not image.repo_digests and any(
+            layer.media_type in COMPRESSED for layer in image.manifest.layers
+        )
+        rows: dict[Digest, Outgoing] = {}
+        # The topmost first, as docker. An image may have a layer twice.
+        for layer, diff_id in reversed(tuple(zip(image.manifest.layers, image.config.diff_ids))):
+            rows.setdefault(layer.digest, Outgoing(layer, diff_id, self._say))
+        for row in rows.values():
+            await row.say("Preparing")
+        await self._blobs(image, list(rows.values()), plain=plain)
+        manifest, data = image.descriptor, b""
+        if plain:
+            layers = tuple(rows[layer.digest].descriptor for layer in image.manifest.layers)
+            data = replace(image.manifest, layers=layers).to_bytes()
+            manifest = replace(manifest, digest=digest_bytes(data), size=len(data))
+            await self._thread(self._store.content.put, data)
+        else:
+            data = await self._thread(self._store.content.read, manifest.digest)
+        await self._uploads.put_manifest(reference.tag, manifest.media_type, data)
+        named = reference.with_digest(manifest.digest)
+        await self._thread(self._store.pushed, image, manifest, named)
+        shown = f"{reference.tag}: digest: {manifest.digest} size: {len(data)}"
+        await self._say({"status": shown})
+        result = {"Tag": reference.tag, "Digest": manifest.digest, "Size": len(data)}
+        await self._say({"progressDetail": {}, "aux": result})
+
+    async def _blobs(self, image: Image, rows: list[Outgoing], *, plain: bool) -> None:
+        """The first failure ends all, and is raised outside, where it is not in a group."""
+        failures: list[Exception] = []
+        self._over = False
+        async with trio.open_nursery() as nursery:
+
+            async def guarded(work: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await work()
+                except Exception as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(self._tell_the_threads)
+            nursery.start_soon(watch, rows)
+            async with trio.open_nursery() as sending:
+                for row in rows:
+                    sending.start_soon(guarded, partial(self._layer, row, plain=plain))
+                sending.start_soon(guarded, partial(self._config, image))
+            nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _tell_the_threads(self) -> None:
+        """They cannot be cancelled."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._over = True
+
+    async def _layer(self, row: Outgoing, *, plain: bool) -> None:
+        if not self._slots.available_tokens:
+            await row.say("Waiting")
+        async with self._slots:
+            if plain and row.descriptor.media_type in COMPRESSED:
+                await self._compress(row)
+            if await self._has(row.descriptor.digest):
+                await row.say("Layer already exists")
+                return
+            begun, source = await self._mount(row.descriptor.digest)
+            if source:
+                await row.say(f"Mounted from {source}")
+            else:
+                row.counting("Pushing")
+                await self._send(row.descriptor, row, begun)
+                await row.say("Pushed")
+        self._there.add(row.descriptor.digest)
+
+    async def _config(self, image: Image) -> None:
+        config = image.manifest.config
+        if not await self._has(config.digest):
+            await self._send(config, Outgoing(config, config.digest, self._say), None)
+        self._there.add(config.digest)
+
+    async def _compress(self, row: Outgoing) -> None:
+        layer = row.descriptor
+        if layer.digest not in self._compressed:
+            row.counting("Preparing")
+            self._compressed[layer.digest] = await self._thread(
+                compress, self._store.content, layer, row.sent, lambda: self._over
+            )
+        row.descriptor = self._compressed[layer.digest]
+
+    async def _has(self, blob: Digest) -> bool:
+        if blob in self._there:
+            return True
+        found: int | None = None
+        try:
+            found = await self._uploads.repository.has_blob(blob)
+        except (NeedsLogin, Denied):
+            pass  # to HEAD nobody can say why: what is asked next is told
+        return found is not None
+
+    async def _mount(self, blob: Digest) -> tuple[Upload | None, str]:
+        """The neighbour it was taken over from, else an upload that the attempts have begun, if any."""
+        name = self._name
+        near = await self._thread(self._store.repositories_of, blob, name.domain)
+        begun: Upload | None = None
+        for source in [path for path in near if path != name.path][:MOUNTS]:
+            try:
+                if begun is not None:
+                    await self._uploads.cancel(begun)
+                begun = await self._uploads.mount(blob, source)
+            except RegistryError:
+                begun = None  # not ours to read, or gone: it is sent
+                continue
+            if begun is None:
+                return None, source
+        return begun, ""
+
+    async def _send(self, blob: Descriptor, row: Outgoing, begun: Upload | None) -> None:
+        source = stored(self._store.content, blob.digest, blob.size, self._threads)
+        await Sending(self._uploads, source, row, begun).run()
+
+    async def _thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
