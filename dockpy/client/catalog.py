@@ -68,6 +68,7 @@ isolation string Container isolation technology
 kernel-memory bytes Kernel memory limit
 label/l list Set meta data on the container
 label-file list Read labels from a file, one a line
+lease bool End the container when this client ends, however it does (dockpy's own)
 link list Add a link to another container
 link-local-ip list IPv4/IPv6 link-local addresses
 log-driver string Logging driver of the container
@@ -103,6 +104,7 @@ stop-signal string Signal that stops the container
 stop-timeout int Seconds to wait for a stop
 storage-opt list Storage driver options of the container
 sysctl map Sysctl options (default map[])
+timeout duration Stop the container after so long; its exit code is 124 (dockpy's own) (default 0s)
 tmpfs list Mount a tmpfs directory
 tty/t bool Allocate a pseudo-TTY
 ulimit ulimit Ulimit options (default [])

@@ -553,6 +553,8 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
         raise ValueError("conflicting options: cannot specify both --restart and --rm")
     if restart["Name"] != "no":
         host["RestartPolicy"] = restart
+    if options.on("lease") or options.given("timeout"):
+        _ending(options, host)
     if options.many("dns"):
         host["Dns"] = options.many("dns")
     if options.many("add-host"):
@@ -562,6 +564,24 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     if console_size is not None:
         host["ConsoleSize"] = list(console_size)
     return host
+
+
+def _ending(options: Options, host: Body) -> None:
+    """What docker does not have: when a container is over though its process is not."""
+    if options.on("lease"):
+        if options.on("detach"):
+            raise ValueError(
+                "conflicting options: --lease ends the container with its client, and with --detach "
+                "that ends at once"
+            )
+        host["DockpyLease"] = True
+    if options.given("timeout"):
+        from dockpy.client import units
+
+        timeout = units.duration(options.text("timeout"))
+        if timeout < 0:
+            raise ValueError("--timeout cannot be negative")
+        host["DockpyTimeout"] = timeout
 
 
 def _sizes(options: Options, host: Body) -> None:

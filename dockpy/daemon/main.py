@@ -148,7 +148,13 @@ class Daemon:
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:
-        about = About(self._paths, self._info["tier"], self._info["build"], self._info["run"])
+        about = About(
+            self._paths,
+            self._info["tier"],
+            self._info["build"],
+            self._info["run"],
+            self._config.registry,
+        )
         system = SystemHandlers(
             containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
         )

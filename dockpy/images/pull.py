@@ -187,7 +187,13 @@ class Pulls:
                     await self._transfers.fetch(layers, repository, AT_ONCE, reporter.news)
 
                 async def install() -> None:
-                    images.append(await self._thread(self._install, found, name, layers))
+                    try:
+                        images.append(await self._thread(self._install, found, name, layers))
+                    except InvalidParameter as error:
+                        # Bytes that are not those they should be explain more than what they broke.
+                        while any(layer.extracted and not layer.partial.whole for layer in layers):
+                            await trio.sleep(0.05)
+                        raise InvalidParameter(f"failed to register layer: {error}") from None
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(_stop_at_the_end, layers)
@@ -205,15 +211,14 @@ class Pulls:
         """One for each blob (an image may have a layer twice)."""
         store = self._store
         by_digest: dict[Digest, Layer] = {}
-        chains = found.parsed.chain_ids
-        for descriptor, chain in zip(found.document.layers, chains):
-            if descriptor.digest not in by_digest:
-                by_digest[descriptor.digest] = Layer(
-                    descriptor,
-                    store.content,
-                    store.partials,
-                    unpack=not store.snapshots.has(chain),
-                )
+        try:
+            for descriptor in found.document.layers:
+                if descriptor.digest not in by_digest:
+                    by_digest[descriptor.digest] = Layer(descriptor, store.content, store.partials)
+        except BaseException:
+            for layer in by_digest.values():
+                layer.close()
+            raise
         return list(by_digest.values())
 
     def _install(self, found: Found, name: Reference, layers: Sequence[Layer]) -> Image:

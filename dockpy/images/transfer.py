@@ -28,11 +28,8 @@ PULLING, WAITING, DOWNLOADING, VERIFYING, DOWNLOADED, EXTRACTING, DONE, EXISTS =
 class Layer(Arrival):
     """Made before the pull's tasks are; `close` when they are over."""
 
-    def __init__(
-        self, descriptor: Descriptor, content: ContentStore, partials: Partials, *, unpack: bool
-    ) -> None:
+    def __init__(self, descriptor: Descriptor, content: ContentStore, partials: Partials) -> None:
         self.descriptor = descriptor
-        self.unpack = unpack  # whether there is a tree to be made of it
         self.stage = PULLING
         self.extracted = 0  # compressed bytes that the extractor has read
         self.retry_in = 0  # seconds, while it waits to ask again

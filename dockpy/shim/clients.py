@@ -266,7 +266,7 @@ class Client:
         if conn is None:
             return
         self._loop.forget(conn.fileno())
-        self._process.clients.remove(self)
+        self._process.dropped(self)
         source, self._source = self._source, None
         if source is not None:
             source.close(gone=True)

@@ -16,6 +16,7 @@ import time
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
+from dockpy.shim.ending import Ending
 from dockpy.shim.exit import write_exit
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
@@ -25,7 +26,7 @@ from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from dockpy.linux.title import Title
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+# After so many seconds without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
+# one keeps a container that says a line every second from having it done every second.
+QUIET, LONG_QUIET = 0.5, 5.0
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
@@ -91,12 +95,14 @@ class Shim:
         self._log = resume_writer(state, got[listeners : listeners + logs])
         self._connected(fds[0])
         io = self._process_io(None, tty=start["tty"], log=self._log)
-        self._init = Running(None, io, pid)
+        self._init = init = Running(None, io, pid)
+        self._ending = Ending(self._loop, start, pid, lambda: init.code is None)
         io.begin(
             got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
         )
         for item in start["attachments"]:
             io.attach(Attachment.from_json(item, fds[1:]))
+        self._ending.hold(io)
 
     def _connected(self, fd: int) -> None:
         self._controls.append(Control(self._loop, fd, self._serve, self._control_changed))
@@ -144,7 +150,8 @@ class Shim:
                 break
             running = self._by_pid(pid)
             if running is not None:
-                running.code = _exit_code(status)
+                code = _exit_code(status)
+                running.code = self._ending.code(code) if running is self._init else code
                 ended.append(running)
         # Execs first: the container's exit is the last that is heard of it.
         for running in sorted(ended, key=lambda running: running.exec is None):
@@ -166,7 +173,8 @@ class Shim:
             finished = rfc3339_nano(time.time_ns())
             started = rfc3339_nano(self._started)
             self._record_exit(running.code, started, finished)
-            self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
+            told = {"code": running.code, "finished": finished, "error": self._ending.reason}
+            self._tell({"event": "exit", **told, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
@@ -177,7 +185,7 @@ class Shim:
         """Until it is written this process stays and answers `state`: the code is nowhere else."""
         self._recorded = True
         try:
-            write_exit(self._bundle, self._boot, code, started, finished)
+            write_exit(self._bundle, self._boot, code, started, finished, self._ending.reason)
         except FileNotFoundError:
             return  # the container has been removed
         except OSError:  # no room, for now
@@ -208,9 +216,15 @@ class Shim:
             return False
         return all(running.finished for running in self._execs.values())
 
-    def run(self) -> None:
+    def run(self, rest: Callable[[], None], quiet: float) -> None:
+        """`rest` is called when nothing has happened for `quiet` seconds, later for LONG_QUIET."""
+        wait: float | None = quiet
         while not self.done:
-            self._loop.turn()
+            if self._loop.turn(wait):
+                wait = wait or LONG_QUIET
+            else:
+                rest()
+                wait = None
         if self._init is not None:
             self._listener.remove()
 
@@ -454,14 +468,21 @@ def signal_pipe() -> int:
     return reading
 
 
-def main(packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
+def main(
+    packet: bytes,
+    fds: Sequence[int],
+    launcher: Launcher,
+    title: Title,
+    rest: Callable[[], None],
+    quiet: float = QUIET,
+) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
     here to the end of the container. `packet` is the start message as it came (decode).
     """
     os.setsid()
     title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(packet, fds, launcher, title).run()
+    Shim(packet, fds, launcher, title).run(rest, quiet)
 
 
 def close_others(keep: Sequence[int]) -> None:

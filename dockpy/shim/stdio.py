@@ -37,7 +37,8 @@ class Buffer:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._map = mmap.mmap(-1, BLOCK)
+        # Private: of shared memory MADV_DONTNEED gives nothing back.
+        self._map = mmap.mmap(-1, BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._map)
         self._used = False
 
@@ -249,6 +250,7 @@ class ProcessIO:
         self.on_log = on_log
         self.on_detach = on_detach
         self._on_finished = on_finished
+        self.on_drop: Callable[[ProcessIO], None] | None = None  # a client has gone
         self.stdin: Stdin | None = None
         self.clients: list[Client] = []
         self._outputs: list[Output] = []
@@ -278,6 +280,11 @@ class ProcessIO:
 
     def attach(self, attachment: Attachment) -> None:
         Client(self, attachment)
+
+    def dropped(self, client: Client) -> None:
+        self.clients.remove(client)
+        if self.on_drop is not None:
+            self.on_drop(self)
 
     def resize(self, height: int, width: int) -> None:
         """Nothing for a process without a terminal, or whose terminal is gone."""

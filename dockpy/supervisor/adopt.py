@@ -199,6 +199,7 @@ async def _connect(containers: Containers, container: Container, told: _ShimFile
             int(code),
             finished.finished if finished else now(),
             finished.oom if finished else False,
+            finished.error if finished else "",
         )
     return True
 

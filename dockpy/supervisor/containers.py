@@ -205,7 +205,7 @@ class Containers:
             nonlocal ended
             if isinstance(event, Exit):
                 ended = True
-                self.exited(container, event.code, event.finished, event.oom)
+                self.exited(container, event.code, event.finished, event.oom, event.error)
             elif isinstance(event, (Started, Failed)):
                 # Noted here, not by who waits in `start`: the next message may be the exit already.
                 if isinstance(event, Started):

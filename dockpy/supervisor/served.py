@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import re
 
-from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
+from dockpy.api.container import (
+    Config,
+    ContainerCreate,
+    HostConfig,
+    MountRequest,
+    RestartPolicy,
+)
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
 from dockpy.supervisor import health, logoptions, restart
@@ -92,6 +98,7 @@ def _check_process(config: Config, host: HostConfig) -> None:
     restart.check(host.restart_policy)
     if host.restart_policy.name not in ("", "no") and host.auto_remove:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    check_ending(host, host.restart_policy)
     for limit in host.ulimits:
         if limit.name not in ULIMITS:
             raise InvalidParameter(f"invalid ulimit type: {limit.name}")
@@ -105,6 +112,25 @@ def _check_process(config: Config, host: HostConfig) -> None:
         )
     normalize(host.cap_add, "CapAdd")
     normalize(host.cap_drop, "CapDrop")
+
+
+def check_ending(host: HostConfig, policy: RestartPolicy) -> None:
+    """--lease and --timeout, which say when a container is over, against what starts it again."""
+    if host.timeout < 0:
+        raise InvalidParameter("invalid timeout (--timeout): it must not be negative")
+    for name, given in (("--lease", host.lease), ("--timeout", host.timeout)):
+        if given and policy.name not in ("", "no"):
+            raise InvalidParameter(
+                f"conflicting options: a restart policy would start again what {name} has ended"
+            )
+
+
+def check_lease(container_id: str, host: HostConfig, *, attached: bool) -> None:
+    if host.lease and not attached:
+        raise Conflict(
+            f"container {container_id[:12]} was made with --lease, so its life is that of the client "
+            "that starts it: start it with `start -a`"
+        )
 
 
 def _check_mounts(config: Config, host: HostConfig) -> list[str]:

@@ -32,6 +32,7 @@ from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import Record, changed
 from dockpy.supervisor.shims import Shim
+from dockpy.supervisor.signals import stop_signal, stop_timeout
 
 
 class _Told(DockpyError):
@@ -55,6 +56,8 @@ async def start(containers: Containers, container: Container, detach_keys: str =
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.state.live:
             raise NotModified(f"container {container.name} is already running")
+        attached = bool(container.pending)
+        served.check_lease(container.id, container.record.host_config, attached=attached)
         # A start by hand is the first of a new row.
         container.state = changed(container.state, restarts=0, delay=0.0)
         await _begin(containers, container, detach_keys)
@@ -169,6 +172,10 @@ def _start_message(
         stdin_once=config.stdin_once,
         console_size=(height_width[0], height_width[1]) if height_width else None,
         attachments=attachments,
+        timeout=host.timeout / 1e9,
+        lease=host.lease,
+        stop_signal=stop_signal(config),
+        stop_timeout=stop_timeout(config),
     )
 
 

@@ -10,7 +10,7 @@ from dockpy.errors import InvalidParameter
 from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
-from dockpy.supervisor.served import check_limits
+from dockpy.supervisor.served import check_ending, check_limits
 
 
 def update(containers: Containers, container: Container, raw: Mapping[str, object]) -> list[str]:
@@ -21,6 +21,7 @@ def update(containers: Containers, container: Container, raw: Mapping[str, objec
     policy = decode(RestartPolicy, raw.get("RestartPolicy"), "RestartPolicy")
     if policy.name:
         restart.check(policy)
+        check_ending(host, policy)
         if host.auto_remove and policy.name != "no":
             raise InvalidParameter(
                 "Restart policy cannot be updated because AutoRemove is enabled for the container"

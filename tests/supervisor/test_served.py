@@ -58,6 +58,9 @@ def test_an_anonymous_volume_is_a_folder_of_the_container_and_said_so() -> None:
         ({"Runtime": "kata"}, InvalidParameter),
         ({"Memory": 5}, InvalidParameter),
         ({"SecurityOpt": ["nonsense"]}, InvalidParameter),
+        ({"DockpyLease": True, "RestartPolicy": {"Name": "always"}}, InvalidParameter),
+        ({"DockpyTimeout": 1, "RestartPolicy": {"Name": "on-failure"}}, InvalidParameter),
+        ({"DockpyTimeout": -1}, InvalidParameter),
     ],
 )
 def test_what_docker_refuses_is_refused(host: dict[str, object], error: type[DockpyError]) -> None:

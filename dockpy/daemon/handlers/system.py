@@ -13,6 +13,7 @@ import trio
 import dockpy
 from dockpy.api import query as q
 from dockpy.api.times import now
+from dockpy.config import SETTINGS, RegistrySettings
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter
@@ -32,6 +33,7 @@ class About:
     tier: str
     build: str
     run: str
+    registry: RegistrySettings = SETTINGS
 
 
 class SystemHandlers:
@@ -163,17 +165,13 @@ class SystemHandlers:
                 "OSType": "linux",
                 "Architecture": uname.machine,
                 "IndexServerAddress": "https://index.docker.io/v1/",
-                "RegistryConfig": {
-                    "InsecureRegistryCIDRs": [],
-                    "IndexConfigs": {},
-                    "Mirrors": [],
-                },
+                "RegistryConfig": _registries(self._about.registry),
                 "NCPU": len(os.sched_getaffinity(0)),
                 "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
                 "GenericResources": None,
-                "HttpProxy": "",
-                "HttpsProxy": "",
-                "NoProxy": "",
+                "HttpProxy": _masked(self._about.registry.http_proxy),
+                "HttpsProxy": _masked(self._about.registry.https_proxy),
+                "NoProxy": self._about.registry.no_proxy,
                 "Name": uname.nodename,
                 "Labels": [],
                 "ExperimentalBuild": False,
@@ -285,6 +283,32 @@ class SystemHandlers:
         if tail:
             data = b"".join(data.splitlines(keepends=True)[-tail:])
         await exchange.reply(200, data, headers=[("Content-Type", "text/plain; charset=utf-8")])
+
+
+def _registries(settings: RegistrySettings) -> dict[str, object]:
+    """As docker tells its own; loopback is always insecure."""
+    ranges = [text for text in settings.insecure if "/" in text]
+    hosts = {text: (False, False) for text in settings.insecure if "/" not in text}
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges],
+        "IndexConfigs": {
+            name: {
+                "Name": name,
+                "Mirrors": list(settings.mirrors) if official else [],
+                "Secure": secure,
+                "Official": official,
+            }
+            for name, (secure, official) in {"docker.io": (True, True), **hosts}.items()
+        },
+        "Mirrors": list(settings.mirrors),
+    }
+
+
+def _masked(proxy: str) -> str:
+    """Without the password that it may hold."""
+    head, at, host = proxy.rpartition("@")
+    scheme, separator, _ = head.partition("://")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
 def _descriptors() -> int:
