@@ -35,15 +35,19 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+PAST = 8  # so many ended execs are remembered
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
 class Running:
-    """A process of the container: its own first one (exec None) or an exec's."""
+    """A process of the container: its own first one (exec None) or an exec's. `about` is kept for
+    the next daemon.
+    """
 
-    def __init__(self, exec_id: str | None, io: ProcessIO, pid: int) -> None:
+    def __init__(self, exec_id: str | None, io: ProcessIO, pid: int, about: str = "") -> None:
         self.exec = exec_id
+        self.about = about
         self.io = io
         self.pid = pid
         self.code: int | None = None
@@ -68,6 +72,7 @@ class Shim:
         self._controls: list[Control] = []
         self._init: Running | None = None
         self._execs: dict[str, Running] = {}
+        self._past: dict[str, tuple[int, int, str]] = {}  # pid, code and about, of the last execs
         self._childless = False
         self._recorded = True
         self._followers: list[tuple[Control, int]] = []
@@ -197,11 +202,20 @@ class Shim:
             running = self._execs[exec_id]
             running.finished = True
             if running.told:
-                del self._execs[exec_id]
+                self._forget(running)
             del running
             # The collector is off (it would touch, and so copy, the keeper's pages): frozen objects
             # are not looked at, and an exec leaves a few cycles.
             gc.collect()
+
+    def _forget(self, exec_: Running) -> None:
+        """A daemon has heard of its end; one that was killed since may be asked for it all the same."""
+        assert exec_.exec is not None and exec_.code is not None
+        del self._execs[exec_.exec]
+        if exec_.about:
+            self._past[exec_.exec] = exec_.pid, exec_.code, exec_.about
+            if len(self._past) > PAST:
+                del self._past[next(iter(self._past))]
 
     @property
     def done(self) -> bool:
@@ -265,7 +279,7 @@ class Shim:
             return {"pid": self._exec(raw, fds)}
         close_all(fds)
         if op == "state":
-            return self._state()
+            return self._state(about=bool(raw.get("about")))
         if op == "grown":
             return self._grown(control, raw)
         running = self._running(raw.get("exec"))
@@ -321,23 +335,26 @@ class Shim:
                 send_away(attachment, f"{message}\r\n".encode())  # as docker, into the stream
             raise Refused("failed", message, code)
         io = self._process_io(exec_id, tty=bool(raw.get("tty")), log=None)
-        self._execs[exec_id] = Running(exec_id, io, pid)
+        self._execs[exec_id] = Running(exec_id, io, pid, str(raw.get("about") or ""))
         io.begin(streams, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
             io.attach(attachment)
         self._tell({"event": "exec-started", "exec": exec_id, "pid": pid})
         return pid
 
-    def _state(self) -> dict[str, object]:
+    def _state(self, *, about: bool) -> dict[str, object]:
         init = self._init
-        execs = {
-            exec_id: {"pid": running.pid, "code": running.code}
+        execs: dict[str, dict[str, object]] = {
+            exec_id: {"pid": running.pid, "code": running.code, "about": running.about}
             for exec_id, running in self._execs.items()
         }
-        for exec_id, running in tuple(self._execs.items()):
+        if about:
+            for exec_id, (pid, code, text) in self._past.items():
+                execs[exec_id] = {"pid": pid, "code": code, "about": text}
+        for running in tuple(self._execs.values()):
             running.told = True
             if running.finished:
-                del self._execs[exec_id]
+                self._forget(running)
         return {
             "pid": init.pid if init else 0,
             "start": self._init_start,
