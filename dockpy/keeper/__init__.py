@@ -6,7 +6,8 @@ shim is ready within a millisecond and shares its memory. It knows no container:
 forks.
 
 The shim's code is loaded before everything else, and loads little itself: so its objects lie side by side. A
-page that a shim writes to (and counting references is writing) is one that it owns.
+page that a shim writes to (and counting references is writing) is one that it owns, until it is at rest and
+most of these pages are as in every shim at rest (recording, linux.samepage).
 """
 
 import dockpy.shim.main  # noqa: F401

@@ -15,16 +15,16 @@ import gc
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 
 from dockpy import files, reexec
 from dockpy.errors import DockpyError
-from dockpy.fastjson import dumps
 from dockpy.keeper import place
 from dockpy.keeper.options import Options
+from dockpy.keeper.recording import learned, nothing
 from dockpy.keeper.rehearsal import rehearse
+from dockpy.keeper.starts import Starts, flush
 from dockpy.linux import inotify
 from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
@@ -33,7 +33,6 @@ from dockpy.paths import Paths
 from dockpy.rootless.enter import enter, join
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
-from dockpy.shim.main import main as shim_main
 from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
 
 TYPE_CHECKING = False
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
     # dockpy.daemon.main.serve_inherited(paths, listen_fd, keeper_fd, lock_fd, info)
     Serve = Callable[[Paths, int, int, int, dict[str, str]], int]
 
-PIDFD_OPEN = getattr(os, "pidfd_open", pidfd_open)  # ours costs the shims ten pages
-SHIM = b'{"op":"shim","seq":'
-# A daemon that lived so long has earned an immediate successor.
-SETTLED = 60.0
+# A daemon that lived so long has served: the next one comes at once.
+SETTLED = 5.0
+# Somebody's kill -9, or the kernel for want of memory, is no fault that would come again by itself.
+KILLED_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
@@ -93,6 +92,7 @@ def run(options: Options, launcher: Launcher, serve: Serve) -> int:
     keeper.ballast = fill_holes()
     gc.freeze()
     keeper.start(options)
+    keeper.learn_rest()
     keeper.loop()
     return 0
 
@@ -158,6 +158,7 @@ class Keeper:
         self._signals = -1
         self.title = Title()
         self.ballast: list[object] = []
+        self._starts = Starts(launcher, self.title, nothing)
 
     def start(self, options: Options) -> None:
         os.set_inheritable(self._lock_fd, False)
@@ -169,9 +170,15 @@ class Keeper:
         else:
             self._fork_daemon()
         if options.ready_fd >= 0:
-            os.write(options.ready_fd, b"ready")
+            with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
+                os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
+
+    def learn_rest(self) -> None:
+        """While the daemon loads: after its fork, so as late as can be."""
+        self._starts = Starts(self._launcher, self.title, learned(self._paths, self.title))
+        gc.freeze()
 
     def _write_record(self, daemon: int) -> None:
         self._record = place.write_daemon_json(
@@ -189,32 +196,16 @@ class Keeper:
             self._loop.turn()
 
     def _fork_shims(self) -> None:
-        """Serves starts for as long as nothing else happens, by as few objects as can be.
-
-        A page that this process writes to between two forks is one that the shims cannot share: each
-        keeps its own old copy. So nothing is parsed here, and what is rare is done elsewhere.
-        """
-        link = self._link
-        if link is None:
-            return
-        poll, timeout = self._loop.poll, self._loop.timeout()
-        start = [(link.fileno(), POLLIN)]
-        while self._link is link and poll(timeout) == start:
-            try:
-                packet = receive_raw(link)
-            except (BadMessage, OSError):
-                packet = None
+        """Serves the daemon's requests for as long as nothing else happens."""
+        while self._link is not None:
+            packet = self._starts.serve(self._link, self._loop.poll, self._loop.timeout())
             if packet is None:
-                self._lose_link()
                 return
-            data, fds = packet
-            if data.startswith(SHIM):  # as keeper.protocol writes it: the seq is found unparsed
-                seq = data[len(SHIM) : data.index(b",", len(SHIM))]
-                self._start_shim(link, seq, data, fds)
+            if packet[0]:
+                self._take(self._link, *packet)
+                close_all(packet[1])
             else:
-                self._take(link, data, fds)
-            for fd in fds:
-                os.close(fd)
+                self._lose_link()
 
     # -------------------------------------------------------------------------------- the daemon
 
@@ -257,7 +248,7 @@ class Keeper:
         except BaseException:
             traceback.print_exc()
         finally:
-            _flush()
+            flush()
             os._exit(status)
 
     def _daemon_ended(self, _events: int) -> None:
@@ -277,6 +268,8 @@ class Keeper:
             return
         if meant or time.monotonic() - self._born > SETTLED:
             self._pause = 0.0
+        elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            self._pause = min(self._pause, KILLED_PAUSE)
         elif self._pause >= REFUSED_FROM:
             self._refuse_waiting()
         self._loop.after(self._pause, self._fork_daemon)
@@ -326,28 +319,13 @@ class Keeper:
 
     # ---------------------------------------------------------------------------------- requests
 
-    def _start_shim(self, link: _socket.socket, seq: bytes, data: bytes, fds: list[int]) -> None:
-        pidfd = -1
-        try:
-            pid = self._fork_shim(data, fds)
-            pidfd = PIDFD_OPEN(pid)  # its zombie is there until we reap it, in this very loop
-            answer = b'{"seq":%b,"pid":%d}' % (seq, pid)
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, sys.byteorder))]
-        except OSError as error:
-            text = f"cannot start a shim: {error.strerror}"
-            answer, rights = dumps({"seq": int(seq), "error": text}), []
-        with contextlib.suppress(OSError):  # a dying daemon; its successor finds the shim's record
-            link.sendmsg([answer], rights)
-        if pidfd >= 0:
-            os.close(pidfd)
-
     def _take(self, link: _socket.socket, data: bytes, fds: list[int]) -> None:
         """A stop, or a start message too long for a datagram."""
         raw, rest = decode(data, [os.dup(fd) for fd in fds])
         if raw.get("op") == "stop":
             self._stop = True
         elif raw.get("op") == "shim":
-            self._start_shim(link, b"%d" % int(raw["seq"]), data, fds)
+            self._starts.start(link, b"%d" % int(raw["seq"]), data, fds)
         close_all(rest)
 
     def _asked(self, _events: int) -> None:
@@ -364,21 +342,6 @@ class Keeper:
                 return
             self._take(self._link, *packet)
             close_all(packet[1])
-
-    def _fork_shim(self, data: bytes, fds: list[int]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        status = 70
-        try:
-            close_others(fds)
-            shim_main(data, fds, self._launcher, self.title)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            _flush()
-            os._exit(status)
 
     def _signalled(self, _events: int) -> None:
         try:
@@ -535,11 +498,3 @@ def _default_signals() -> None:
         signal.SIGUSR2,
     ):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass

@@ -16,7 +16,7 @@ import traceback
 
 from dockpy import ids
 from dockpy.fastjson import dumps
-from dockpy.linux.processes import CLONE_PARENT, clone
+from dockpy.linux.processes import CLONE_PARENT, PR_SET_PDEATHSIG, clone, prctl
 from dockpy.shim.main import Shim
 from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
 
@@ -57,6 +57,7 @@ def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
     pid, pidfd = clone(CLONE_PARENT)
     if pid == 0:
         try:
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if stdio is not None:
                 os.write(stdio[1], b"rehearsal\n")
             while stays:
@@ -79,10 +80,10 @@ def rehearse(paths: Paths, title: Title) -> None:
     except (OSError, ValueError):
         traceback.print_exc()
     finally:
-        _remove(folder)
+        remove(folder)
 
 
-def _remove(folder: str) -> None:
+def remove(folder: str) -> None:
     with contextlib.suppress(OSError):
         for path, folders, names in os.walk(folder, topdown=False):
             for name in names:

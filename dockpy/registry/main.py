@@ -127,6 +127,8 @@ async def serve(settings: Settings) -> None:
             if settings.images:
                 source = Beside(source, Layout(settings.images, disk))
             if far:
+                # Of downloads that a former life of this process has left.
+                await disk.run(repositories.blobs.expire, 0.0)
                 arrivals = Arrivals(nursery, repositories, disk)
                 upstream = Registry(http, far, settings.credentials, UPSTREAM_RETRIES)
                 source = PullThrough(upstream, repositories, arrivals, disk)

@@ -69,7 +69,7 @@ class PullThrough:
             raise _Away(str(error) or f"{self.title} does not answer") from None
         except RegistryError as error:
             if error.temporary:
-                raise _Away(str(error)) from None
+                raise _Away(str(error), error.status) from None
             raise self.refusal(error) from None
         except DockpyError as error:
             raise self.refusal(error) from None
@@ -81,6 +81,8 @@ class PullThrough:
             return Refusal(code or "MANIFEST_UNKNOWN", f"{self.title}: {error}", status=404)
         if isinstance(error, (Denied, NeedsLogin)):
             return Refusal("DENIED", f"{self.title}: {error}")
+        if getattr(error, "status", 0) == 429:
+            return Refusal("TOOMANYREQUESTS", f"{self.title}: {error}")
         return Refusal("UNKNOWN", f"{self.title}: {error}", status=502)
 
     # ---------------------------------------------------------------------------- manifests
@@ -196,3 +198,7 @@ class PullThrough:
 
 class _Away(DockpyError):
     """The upstream does not answer, or says that it cannot now."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

@@ -45,9 +45,15 @@ class Loop:
             return None
         return max(0, int((self._first - time.monotonic()) * 1000) + 1)
 
-    def turn(self) -> None:
-        """Waits for something to happen, and lets it."""
-        for fd, events in self.poll(self.timeout()):
+    def turn(self, quiet: float | None = None) -> bool:
+        """Waits for something to happen, and lets it; False when nothing has for `quiet` seconds."""
+        timeout = self.timeout()
+        if timeout is None and quiet is not None:
+            timeout = int(quiet * 1000)
+        ready = self.poll(timeout)
+        if not ready and not self._timers:
+            return False
+        for fd, events in ready:
             call = self._calls.get(fd)
             if call is not None:
                 call(events)
@@ -57,3 +63,4 @@ class Loop:
             self._first = min((when for when, _ in self._timers), default=0.0)
             for _, call_later in due:
                 call_later()
+        return True

@@ -18,6 +18,7 @@ from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.ending import Ending
 from dockpy.shim.exit import write_exit
+from dockpy.shim.kill import kill, kill_children
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
@@ -26,7 +27,7 @@ from dockpy.shim.worker import begin, execute, in_worker, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from dockpy.linux.title import Title
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
 PAST = 8  # so many ended execs are remembered
+# After so many seconds without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
+# one keeps a container that says a line every second from having it done every second.
+QUIET, LONG_QUIET = 0.5, 5.0
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
@@ -159,7 +163,7 @@ class Shim:
         for running in sorted(ended, key=lambda running: running.exec is None):
             self._ended(running)
         if self._init is not None and self._init.code is not None:
-            _kill_children()
+            kill_children()
 
     def _by_pid(self, pid: int) -> Running | None:
         for running in (self._init, *self._execs.values()):
@@ -178,7 +182,7 @@ class Shim:
             told = {"code": running.code, "finished": finished, "error": self._ending.reason}
             self._tell({"event": "exit", **told, "oom": False})
             self._log_grew()  # and will not any more
-            _kill_children()
+            kill_children()
         else:
             self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
@@ -227,9 +231,15 @@ class Shim:
             return False
         return all(running.finished for running in self._execs.values())
 
-    def run(self) -> None:
+    def run(self, rest: Callable[[], None], quiet: float) -> None:
+        """`rest` is called when nothing has happened for `quiet` seconds, later for LONG_QUIET."""
+        wait: float | None = quiet
         while not self.done:
-            self._loop.turn()
+            if self._loop.turn(wait):
+                wait = wait or LONG_QUIET
+            else:
+                rest()
+                wait = None
         if self._init is not None:
             self._listener.remove()
 
@@ -290,7 +300,7 @@ class Shim:
             if raw.get("all") and running.exec is not None:
                 os.killpg(running.pid, int(raw["signal"]))  # an exec leads a session
             else:
-                _kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
+                kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
             return {}
         raise Refused("invalid", f"no such request: {op}")
 
@@ -324,9 +334,13 @@ class Shim:
         except (Refused, KeyError, TypeError, ValueError):
             close_all(fds)
             raise
-        outcome = in_worker(
-            lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher)
-        )
+        try:
+            outcome = in_worker(
+                lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher),
+                raw.get("group"),
+            )
+        except OSError as error:
+            outcome = (0, 126, f"the exec cannot be started: {error}"), []
         (pid, code, message), streams = outcome or ((0, 128, WORKER_DIED), [])
         if not pid:
             failed = {"event": "exec-failed", "exec": exec_id, "code": code, "message": message}
@@ -388,7 +402,7 @@ def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
     """What the worker would have told, had it lived; what it may have started is ended."""
     from dockpy.shim import protocol
 
-    _kill_children()
+    kill_children()
     raw, fds = decode(packet, list(fds))
     start = protocol.Start.from_json(raw["start"], fds[1:])
     write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
@@ -400,50 +414,6 @@ def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
 
 def _exit_code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def _children() -> list[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:
-        return []
-
-
-def _kill_children() -> None:
-    """What outlived the container's first process: only with the host's pid namespace is there any."""
-    for pid in _children():
-        try:
-            os.kill(pid, _signal.SIGKILL)
-        except OSError:
-            pass
-
-
-def _kill(pid: int, number: int, everyone: bool) -> None:
-    theirs = _pid_namespace(pid) if everyone and number != _signal.SIGKILL else 0
-    # The death of a pid namespace's first process is that of all the others.
-    if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
-        for name in os.listdir("/proc"):
-            try:
-                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == theirs:
-                    os.kill(int(name), number)
-            except OSError:
-                pass  # ended meanwhile, or not ours
-    os.kill(pid, number)
-
-
-def _pid_namespace(pid: int) -> int:
-    """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
-    from dockpy.runtime.namespaces import open_of_process
-
-    try:
-        fd = open_of_process(pid, "pid")
-    except OSError:
-        return 0
-    try:
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
 
 
 def catch_signals() -> None:
@@ -476,14 +446,21 @@ def signal_pipe() -> int:
     return reading
 
 
-def main(packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
+def main(
+    packet: bytes,
+    fds: Sequence[int],
+    launcher: Launcher,
+    title: Title,
+    rest: Callable[[], None],
+    quiet: float = QUIET,
+) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
     here to the end of the container. `packet` is the start message as it came (decode).
     """
     os.setsid()
     title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(packet, fds, launcher, title).run()
+    Shim(packet, fds, launcher, title).run(rest, quiet)
 
 
 def close_others(keep: Sequence[int]) -> None:

@@ -315,10 +315,11 @@ class ShimLink:
         attachments: Sequence[Attachment] = (),
         detach: bool = False,
         about: str = "",
+        group: str | None = None,
     ) -> int:
         """Answered when the process has started or failed (a Refusal then); its events come as
         well. `about` is what `state` tells a next daemon, with the exit code; without it nothing
-        is kept once the end was told.
+        is kept once the end was told. `group`: the container's control group, if it has one.
         """
         fds: list[int] = []
         fields = {
@@ -329,6 +330,7 @@ class ShimLink:
             "attachments": [attachment.to_json(fds) for attachment in attachments],
             "detach": detach,
             "about": about,
+            "group": group,
         }
         return self._request("exec", fields, fds)
 

@@ -37,7 +37,8 @@ class Buffer:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._map = mmap.mmap(-1, BLOCK)
+        # Private: of shared memory MADV_DONTNEED gives nothing back.
+        self._map = mmap.mmap(-1, BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._map)
         self._used = False
 

@@ -98,6 +98,7 @@ async def launch(
                 attachments=attachments,
                 detach=client is None,
                 about=about,
+                group=container.state.group or None,
             )
         )
     except DockpyError as error:

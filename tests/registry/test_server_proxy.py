@@ -225,10 +225,11 @@ def torn(cache: Repository, digest: str) -> bytes:
         ("/manifests/", 502, always(500)),
         ("/manifests/", 403, always(403)),
         ("/blobs/", 502, always(500)),
+        ("/blobs/", 429, always(429)),
         ("/blobs/", 403, always(401)),
         ("/blobs/", 502, always(200, b"shorter", "application/octet-stream")),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_an_upstream_s_nonsense_is_an_error_and_nothing_is_kept(
     toy: Toy, cache: Repository, piece: str, status: int, answer: object

@@ -80,9 +80,15 @@ class Shim:
 
 
 def start_shim(
-    folder: Path, *args: str, attachments: tuple[Attachment, ...] = (), **options: Any
+    folder: Path,
+    *args: str,
+    attachments: tuple[Attachment, ...] = (),
+    rest: int | None = None,
+    **options: Any,
 ) -> Shim:
-    """Starts it with `args` as the process; the attachments' descriptors are closed here."""
+    """Starts it with `args` as the process; the attachments' descriptors are closed here. With `rest`
+    it rests as soon as it can, and writes a byte there each time.
+    """
     bundle = folder / "bundle"
     bundle.mkdir(exist_ok=True)
     (bundle / "config.json").write_text(json.dumps({"process": {"args": args}}))
@@ -96,9 +102,10 @@ def start_shim(
     pid = os.fork()
     if pid == 0:
         try:
-            close_others([control, *fds])
+            close_others([control, *fds] if rest is None else [control, *fds, rest])
             catch_signals()
-            shim_main(packet, [control, *fds], PlainLauncher(), Title())
+            quiet = 5.0 if rest is None else 0.05
+            shim_main(packet, [control, *fds], PlainLauncher(), Title(), lambda: tell(rest), quiet)
             os._exit(0)
         except BaseException:
             import traceback
@@ -109,6 +116,11 @@ def start_shim(
     for fd in {control, *fds}:
         os.close(fd)
     return Shim(bundle, pid, link)
+
+
+def tell(rest: int | None) -> None:
+    if rest is not None:
+        os.write(rest, b"z")
 
 
 def started(folder: Path, *args: str, **options: Any) -> Shim:

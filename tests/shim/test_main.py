@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -309,6 +310,18 @@ def test_json_file_and_none_drivers(tmp_path: Path) -> None:
     shim = started(tmp_path, "echo", "x", log=LogConfig("none"))
     assert shim.code() == 0
     assert not (shim.bundle / "log").exists()
+
+
+def test_a_shim_rests_once_until_something_happens(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    shim = started(tmp_path, "sleep", "30", rest=write)
+    os.close(write)
+    assert os.read(read, 9) == b"z"
+    assert not select.select([read], [], [], 0.3)[0]
+    shim.link.kill(signal.SIGKILL)
+    assert shim.code() == 137
+    assert shim.ended()
+    os.close(read)
 
 
 def test_many_writers_and_a_kill_at_any_instant_lose_no_byte_that_was_read(tmp_path: Path) -> None:

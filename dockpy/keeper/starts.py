@@ -1,0 +1,115 @@
+"""One fork for each start message: the shims' birth, and all that a keeper does while it has nothing
+else to do.
+
+By as few objects as can be: a page that the keeper writes to between two forks is one that the shims
+cannot share, each keeps its own old copy. So nothing is parsed here.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+import sys
+import traceback
+
+from dockpy.fastjson import dumps
+from dockpy.linux.processes import pidfd_open
+from dockpy.shim.loop import POLLIN
+from dockpy.shim.main import QUIET, close_others
+from dockpy.shim.main import main as shim_main
+from dockpy.shim.packets import BadMessage, receive_raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dockpy.linux.title import Title
+    from dockpy.shim.worker import Launcher
+
+PIDFD_OPEN = getattr(os, "pidfd_open", pidfd_open)  # ours costs the shims ten pages
+SHIM = b'{"op":"shim","seq":'
+
+
+class Starts:
+    """`rest` and `quiet`: see Shim.run. `keep`: further descriptors for the shims."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        title: Title,
+        rest: Callable[[], None],
+        quiet: float = QUIET,
+        keep: tuple[int, ...] = (),
+    ) -> None:
+        self._launcher = launcher
+        self._title = title
+        self._rest = rest
+        self._quiet = quiet
+        self._keep = keep
+
+    def serve(
+        self,
+        link: _socket.socket,
+        poll: Callable[[int | None], list[tuple[int, int]]],
+        timeout: int | None,
+    ) -> tuple[bytes, list[int]] | None:
+        """Forks for as long as nothing else happens; None when that does. Else a packet that is no
+        start, and its descriptors: no bytes at the link's end.
+        """
+        start = [(link.fileno(), POLLIN)]
+        while poll(timeout) == start:
+            try:
+                packet = receive_raw(link)
+            except (BadMessage, OSError):
+                packet = None
+            if packet is None:
+                return b"", []
+            data, fds = packet
+            if not data.startswith(SHIM):
+                return packet
+            # As keeper.protocol writes it: the seq is found unparsed.
+            self.start(link, data[len(SHIM) : data.index(b",", len(SHIM))], data, fds)
+            for fd in fds:
+                os.close(fd)
+        return None
+
+    def start(self, link: _socket.socket, seq: bytes, data: bytes, fds: list[int]) -> None:
+        """The shim of one message, and the answer; the descriptors stay the caller's."""
+        pidfd = -1
+        try:
+            pid = self._fork(data, fds)
+            pidfd = PIDFD_OPEN(pid)  # its zombie is there until the keeper's own loop reaps it
+            answer = b'{"seq":%b,"pid":%d}' % (seq, pid)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, sys.byteorder))]
+        except OSError as error:
+            text = f"cannot start a shim: {error.strerror}"
+            answer, rights = dumps({"seq": int(seq), "error": text}), []
+        with contextlib.suppress(OSError):  # a dying daemon; its successor finds the shim's record
+            link.sendmsg([answer], rights)
+        if pidfd >= 0:
+            os.close(pidfd)
+
+    def _fork(self, data: bytes, fds: list[int]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 70
+        try:
+            close_others((*fds, *self._keep))
+            shim_main(data, fds, self._launcher, self._title, self._rest, self._quiet)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            flush()
+            os._exit(status)
+
+
+def flush() -> None:
+    """Before os._exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
