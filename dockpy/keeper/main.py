@@ -170,7 +170,8 @@ class Keeper:
         else:
             self._fork_daemon()
         if options.ready_fd >= 0:
-            os.write(options.ready_fd, b"ready")
+            with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
+                os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 

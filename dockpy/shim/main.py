@@ -319,9 +319,13 @@ class Shim:
         except (Refused, KeyError, TypeError, ValueError):
             close_all(fds)
             raise
-        outcome = in_worker(
-            lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher)
-        )
+        try:
+            outcome = in_worker(
+                lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher),
+                raw.get("group"),
+            )
+        except OSError as error:
+            outcome = (0, 126, f"the exec cannot be started: {error}"), []
         (pid, code, message), streams = outcome or ((0, 128, WORKER_DIED), [])
         if not pid:
             failed = {"event": "exec-failed", "exec": exec_id, "code": code, "message": message}

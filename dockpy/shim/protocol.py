@@ -314,9 +314,10 @@ class ShimLink:
         console_size: tuple[int, int] | None = None,
         attachments: Sequence[Attachment] = (),
         detach: bool = False,
+        group: str | None = None,
     ) -> int:
         """Answered when the process has started or failed (a Refusal then); its events come as
-        well.
+        well. `group`: the container's control group, if it has one.
         """
         fds: list[int] = []
         fields = {
@@ -326,6 +327,7 @@ class ShimLink:
             "console_size": console_size,
             "attachments": [attachment.to_json(fds) for attachment in attachments],
             "detach": detach,
+            "group": group,
         }
         return self._request("exec", fields, fds)
 

@@ -40,29 +40,6 @@ ULIMITS = frozenset(
     ]
 )
 
-# Whatever has no enforcement without a control group of ours: docker's flag, and how to see it was given.
-_LIMITS: tuple[tuple[str, str], ...] = (
-    ("memory", "memory (-m)"),
-    ("memory_reservation", "memory-reservation"),
-    ("memory_swap", "memory-swap"),
-    ("nano_cpus", "cpus"),
-    ("cpu_shares", "cpu-shares"),
-    ("cpu_period", "cpu-period"),
-    ("cpu_quota", "cpu-quota"),
-    ("cpu_realtime_period", "cpu-rt-period"),
-    ("cpu_realtime_runtime", "cpu-rt-runtime"),
-    ("cpuset_cpus", "cpuset-cpus"),
-    ("cpuset_mems", "cpuset-mems"),
-    ("blkio_weight", "blkio-weight"),
-    ("blkio_weight_device", "blkio-weight-device"),
-    ("blkio_device_read_bps", "device-read-bps"),
-    ("blkio_device_write_bps", "device-write-bps"),
-    ("blkio_device_read_iops", "device-read-iops"),
-    ("blkio_device_write_iops", "device-write-iops"),
-    ("device_cgroup_rules", "device-cgroup-rule"),
-    ("cgroup_parent", "cgroup-parent"),
-)
-
 _SYSCTL_IPC = re.compile(
     r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+"
 )
@@ -75,7 +52,6 @@ def check(request: ContainerCreate) -> list[str]:
     warnings = _check_mounts(config, host)
     _check_isolation(config, host)
     warnings += _check_network(request)
-    warnings += check_limits(host)
     logoptions.check(host)
     return warnings
 
@@ -396,37 +372,6 @@ def _check_network(request: ContainerCreate) -> list[str]:
 
 def _values(raw: object) -> list[object]:
     return list(raw.values()) if isinstance(raw, dict) else [raw]
-
-
-def check_limits(host: HostConfig) -> list[str]:
-    """A warning for each limit that nothing enforces here; InvalidParameter for what makes no sense."""
-    if 0 < host.memory < 6 << 20:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if host.nano_cpus < 0:
-        raise InvalidParameter("Invalid nanocpus: it must not be negative")
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidParameter(
-            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
-        )
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidParameter(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < host.memory_swap < host.memory:
-        raise InvalidParameter(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    names = [word for field, word in _LIMITS if getattr(host, field)]
-    if host.memory_swappiness not in (None, -1):
-        names.append("memory-swappiness")
-    if host.oom_kill_disable:
-        names.append("oom-kill-disable")
-    if host.pids_limit not in (None, 0, -1):
-        names.append("pids-limit")
-    return [
-        f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded"
-        for word in names
-    ]
 
 
 def same_namespace(mode: str) -> str | None:

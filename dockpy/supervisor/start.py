@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import trio
@@ -30,6 +30,7 @@ from dockpy.supervisor.assemble import (
 )
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.limits import writes
 from dockpy.supervisor.records import Record, changed
 from dockpy.supervisor.shims import Shim
 from dockpy.supervisor.signals import stop_signal, stop_timeout
@@ -89,7 +90,9 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
         container.drop_pending()
         text = f"failed to initialize logging driver: {error}"
         raise _failed(containers, container, text, 128) from None
-    spec = assemble(record, _surroundings(containers, record, bundle))
+    _make_group(containers, container)
+    around = _surroundings(containers, record, bundle)
+    spec = assemble(record, replace(around, group=container.state.group))
     config = json.dumps(spec.to_json(), separators=(",", ":")).encode()
     files.write_atomic(f"{bundle}/config.json", config, durable=False)
     for name in ("exit.json", "shim.json", "paused.json"):
@@ -114,6 +117,17 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
     raise _failed(
         containers, container, "the container's shim ended before it had started the process", 128
     )
+
+
+def _make_group(containers: Containers, container: Container) -> None:
+    """The control group of this run, where it is to have one."""
+    host, groups = container.record.host_config, containers.groups
+    limits = writes(host, containers.can)
+    path = ""
+    if groups.always or (groups.version and (limits or host.cgroup_parent)):
+        path = groups.path(container.id, host.cgroup_parent)
+        groups.make(path, limits)
+    container.state = changed(container.state, group=path)
 
 
 def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:

@@ -17,10 +17,12 @@ from dockpy.config import SETTINGS, RegistrySettings
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter
+from dockpy.linux import cgroup
 from dockpy.oci.platform import host_platform
 from dockpy.paths import Paths
 from dockpy.supervisor import inspect
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.limits import Support
 
 LOG_TAIL = 1 << 20
 
@@ -114,10 +116,7 @@ class SystemHandlers:
         running = containers.running() - paused
         images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
         uname = os.uname()
-        warnings = [
-            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
-            "and pause stops each process by SIGSTOP"
-        ]
+        can, groups = containers.can, containers.groups
         security = ["name=seccomp,profile=builtin", "name=cgroupns"]
         if self._about.tier != "root":
             security.append("name=rootless")
@@ -140,24 +139,22 @@ class SystemHandlers:
                     "Authorization": None,
                     "Log": ["json-file", "local", "none"],
                 },
-                "MemoryLimit": False,
-                "SwapLimit": False,
-                "CpuCfsPeriod": False,
-                "CpuCfsQuota": False,
-                "CPUShares": False,
-                "CPUSet": False,
-                "PidsLimit": False,
-                "OomKillDisable": False,
+                "MemoryLimit": can.memory,
+                "SwapLimit": can.swap,
+                "CpuCfsPeriod": can.cfs,
+                "CpuCfsQuota": can.cfs,
+                "CPUShares": can.shares,
+                "CPUSet": can.cpuset,
+                "PidsLimit": can.pids,
+                "OomKillDisable": can.oom_disable,
                 "IPv4Forwarding": True,
                 "Debug": False,
                 "NFd": _descriptors(),
                 "NGoroutines": 1,
                 "SystemTime": now(),
                 "LoggingDriver": "local",
-                "CgroupDriver": "none",
-                "CgroupVersion": "2"
-                if os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-                else "1",
+                "CgroupDriver": "cgroupfs" if groups.version else "none",
+                "CgroupVersion": str(groups.version or cgroup.version() or 1),
                 "NEventsListener": containers.events.listeners,
                 "KernelVersion": uname.release,
                 "OperatingSystem": _distribution(),
@@ -194,7 +191,7 @@ class SystemHandlers:
                 "InitCommit": {"ID": self._about.build},
                 "SecurityOptions": security,
                 "CDISpecDirs": [],
-                "Warnings": warnings,
+                "Warnings": _warnings(can),
             },
         )
 
@@ -283,6 +280,25 @@ class SystemHandlers:
         if tail:
             data = b"".join(data.splitlines(keepends=True)[-tail:])
         await exchange.reply(200, data, headers=[("Content-Type", "text/plain; charset=utf-8")])
+
+
+def _warnings(can: Support) -> list[str]:
+    """docker's, and one for all of them where nothing can be limited."""
+    if not can.version:
+        return [
+            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
+            "and pause stops each process by SIGSTOP"
+        ]
+    kinds = (
+        (can.memory, "memory limit"),
+        (can.swap, "swap limit"),
+        (can.pids, "pids limit"),
+        (can.cfs, "cpu cfs quota"),
+        (can.cfs, "cpu cfs period"),
+        (can.shares, "cpu shares"),
+        (can.cpuset, "cpuset"),
+    )
+    return [f"WARNING: No {kind} support" for there, kind in kinds if not there]
 
 
 def _registries(settings: RegistrySettings) -> dict[str, object]:
