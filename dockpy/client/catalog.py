@@ -401,6 +401,8 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
         "store list Use the images of another store, from there and read-only, too",
     ),
     "daemon stop": ("daemon", 0, 0, "", "Stop the daemon; containers go on", ""),
+    "daemon enable": ("enable", 0, 0, "", "Start the daemon when the machine starts", ""),
+    "daemon disable": ("enable", 0, 0, "", "Do not start the daemon when the machine starts", ""),
     "daemon status": ("daemon", 0, 0, "[OPTIONS]", "List the processes of dockpy", _FORMAT),
     "daemon logs": ("daemon", 0, 0, "", "Print the log of the daemon", ""),
     "registry serve": (
@@ -479,7 +481,9 @@ LONG = {
         "prune": "system prune",
         "reset": "system reset",
     },
-    "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
+    "daemon": {
+        verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs", "enable", "disable")
+    },
     "registry": {"serve": "registry serve"},
 }
 

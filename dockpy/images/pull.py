@@ -31,7 +31,7 @@ from dockpy.oci.reference import Reference, check_tag
 from dockpy.registry.auth import ANONYMOUS, Credentials
 from dockpy.registry.client import Fetched, Repository
 from dockpy.registry.connect import DIRECT, Access, connect
-from dockpy.registry.errors import Denied, NeedsLogin, NotThere
+from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError
 from dockpy.registry.session import RETRIES, Retries
 
 T = TypeVar("T")
@@ -159,8 +159,10 @@ class Pulls:
         known = {digest.partition("@")[2] for digest in before.repo_digests}
         if name.digest:
             return name.digest if name.digest in known else None
-        described = await repository.describe(name.tag)
-        digest = described.digest
+        try:
+            digest = (await repository.describe(name.tag, again=False)).digest
+        except RegistryError:
+            return None  # GET tells what is wrong, and has patience
         full = None if digest is None else Reference(name.domain, name.path, "", digest)
         return digest if full is not None and full.familiar() in before.repo_digests else None
 

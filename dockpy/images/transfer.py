@@ -94,7 +94,7 @@ class Transfers:
     """Locks by blob: who holds one may write its partial file."""
 
     def __init__(self) -> None:
-        self._locks: dict[Digest, trio.Lock] = {}
+        self._locks: dict[tuple[Digest, int], trio.Lock] = {}
         self._threads = trio.CapacityLimiter(8)
 
     async def fetch(
@@ -132,7 +132,7 @@ class Transfers:
             raise failures[0]
 
     async def _fetch(self, layer: Layer, repository: Repository, news: Callable[[], None]) -> None:
-        blob = layer.descriptor.digest
+        blob = (layer.descriptor.digest, layer.descriptor.size)
         lock = self._locks.setdefault(blob, trio.Lock())
         try:
             async with lock:

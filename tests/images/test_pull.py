@@ -127,6 +127,21 @@ def test_a_pull_with_nothing_new_is_one_head(store: ImageStore, toy: Toy) -> Non
     assert told(pull(store, name))[-1] == f"Status: Downloaded newer image for {name}"
 
 
+def test_a_registry_without_head_is_asked_by_get(store: ImageStore, toy: Toy) -> None:
+    put(toy, layer("a", b"a"))
+    name = f"{toy.host}/y:latest"
+    pull(store, name)
+
+    def only_get(handler: Handler) -> None:
+        if handler.command == "HEAD":
+            handler.answer(405)
+        else:
+            handler._registry("/v2/y/manifests/latest")
+
+    toy.lies["/manifests/"] = only_get
+    assert told(pull(store, name))[-1] == f"Status: Image is up to date for {name}"
+
+
 def test_by_digest_and_all_tags(store: ImageStore, toy: Toy) -> None:
     [packed] = put(toy, layer("a", b"a"), tag="one")
     put(toy, layer("a", b"a"), layer("b", b"b"), tag="two")
