@@ -30,6 +30,7 @@ from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.control import rename
 from dockpy.supervisor.create import create
 from dockpy.supervisor.events import Events
+from dockpy.supervisor.groups import Groups
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import remove, take_away
 from dockpy.supervisor.shims import Keeper
@@ -73,6 +74,7 @@ async def opened(paths: Paths, work: Work[T]) -> T:
                 keeper=Keeper(link, lambda: link, lambda fd: None),
                 events=Events(),
                 then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
+                groups=Groups(),
             )
             await adopt(containers, start=False)
             return await work(containers)  # the nursery ends when all is cleaned
