@@ -64,6 +64,7 @@ def settle(archive: str, build: str, trusted: Callable[[str, int], bool]) -> Non
         return
     finally:
         os.umask(umask)
+    os.environ["DOCKPY_FILE"] = os.path.abspath(archive)  # else nobody knew (commands.enable)
     os.execv(interpreter, [interpreter, "-IS", f"{folder}/{reexec.MAIN}", *sys.argv[1:]])
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 FILE = TOP / "build/dist/dockpy"
 BUSYBOX, DEBIAN = "localhost/busybox:latest", "localhost/debian:latest"
+PULLED = "127.0.0.1:5055/debian:latest"  # bench-peers has put it there
 PIPED = 1 << 30
 LINES = 400_000
 COPIED = 200 << 20
@@ -43,6 +44,7 @@ class Engine:
     user: str
     environ: dict[str, str]
     remove: tuple[str, ...] = ("rm", "-f")
+    pull: tuple[str, ...] = ("pull", "-q")
     count: int = 0
     made: list[str] = field(default_factory=list)
 
@@ -213,6 +215,17 @@ def load(engine: Engine) -> float:
     return engine.time("load", "-i", engine.environ["IMAGES"] + "/debian.tar")
 
 
+def pull(engine: Engine) -> float:
+    engine.popen("rmi", "-f", PULLED, DEBIAN).wait(60)  # the same layer under another name
+    return engine.time(*engine.pull, PULLED)
+
+
+def pull_again(engine: Engine) -> float:
+    """With nothing new."""
+    engine.time(*engine.pull, PULLED)
+    return engine.time(*engine.pull, PULLED)
+
+
 def pipe(engine: Engine) -> float:
     """1 GiB through `run -i cat`, in MB/s."""
     start = time.perf_counter()
@@ -324,6 +337,14 @@ ROWS = (
     Row("rm-hundred", "one rm -f of 100", remove_hundred, {"podman": 0.3}, pairs=5),
     Row("ps-hundred", "ps, 100 running", list_hundred, {"docker": 0.7}, pairs=5),
     Row("load", "load of a 128 MB image", load, {"podman": 0.4, "docker": 0.4}, pairs=5),
+    Row(
+        "pull",
+        "pull of the same from a local registry",
+        pull,
+        {"podman": 0.5, "docker": 0.5},
+        pairs=5,
+    ),
+    Row("pull-again", "pull with nothing new", pull_again, {"podman": 1.0, "docker": 1.0}),
     Row("cp-to", "cp of 200 MiB to a container", copy_to, {"docker": 1.0}, pairs=5),
     Row("cp-from", "cp of 200 MiB from a container", copy_from, {"docker": 1.0}, pairs=5),
     Row("pipe", "1 GiB through run -i cat", pipe, {"podman": 6.0}, unit="MB/s", pairs=5),
@@ -476,6 +497,7 @@ def engines_in(work: Path) -> dict[str, Engine]:
                 "-t",
                 "0",
             ),  # podman's own default waits ten seconds for a workload that ignores SIGTERM
+            ("pull", "-q", "--tls-verify=false"),
         ),
         "docker": Engine(
             "docker", [client(), "-H", f"unix://{work}/docker.sock"], "root", {"IMAGES": images}

@@ -220,11 +220,17 @@ class HostConfig:
     masked_paths: tuple[str, ...] | None = optional_texts("MaskedPaths")
     readonly_paths: tuple[str, ...] | None = optional_texts("ReadonlyPaths")
     init: bool | None = optional_flag("Init")
+    # Not docker's: see `run --lease` and `--timeout`.
+    lease: bool = flag("DockpyLease")
+    timeout: int = integer("DockpyTimeout")  # nanoseconds
 
     def to_json(self) -> dict[str, object]:
         result = encode(self)
         for name in ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init", "Mounts"):
             if result[name] is None:
+                del result[name]
+        for name in ("DockpyLease", "DockpyTimeout"):
+            if not result[name]:
                 del result[name]
         if self.mounts:
             result["Mounts"] = [mount.to_json() for mount in self.mounts]

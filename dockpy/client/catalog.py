@@ -68,6 +68,7 @@ isolation string Container isolation technology
 kernel-memory bytes Kernel memory limit
 label/l list Set meta data on the container
 label-file list Read labels from a file, one a line
+lease bool End the container when this client ends, however it does (dockpy's own)
 link list Add a link to another container
 link-local-ip list IPv4/IPv6 link-local addresses
 log-driver string Logging driver of the container
@@ -103,6 +104,7 @@ stop-signal string Signal that stops the container
 stop-timeout int Seconds to wait for a stop
 storage-opt list Storage driver options of the container
 sysctl map Sysctl options (default map[])
+timeout duration Stop the container after so long; its exit code is 124 (dockpy's own) (default 0s)
 tmpfs list Mount a tmpfs directory
 tty/t bool Allocate a pseudo-TTY
 ulimit ulimit Ulimit options (default [])
@@ -399,12 +401,15 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
         "store list Use the images of another store, from there and read-only, too",
     ),
     "daemon stop": ("daemon", 0, 0, "", "Stop the daemon; containers go on", ""),
+    "daemon enable": ("enable", 0, 0, "", "Start the daemon when the machine starts", ""),
+    "daemon disable": ("enable", 0, 0, "", "Do not start the daemon when the machine starts", ""),
     "daemon status": ("daemon", 0, 0, "[OPTIONS]", "List the processes of dockpy", _FORMAT),
     "daemon logs": ("daemon", 0, 0, "", "Print the log of the daemon", ""),
     "registry serve": (
         "registry", 0, 0, "[OPTIONS]", "Serve a registry (OCI distribution 1.1) in the foreground",
         """\
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
+images bool Serve the images of this user's dockpy as well, for reading
 insecure bool Serve beyond loopback without TLS and passwords
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
 proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
@@ -476,7 +481,9 @@ LONG = {
         "prune": "system prune",
         "reset": "system reset",
     },
-    "daemon": {verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs")},
+    "daemon": {
+        verb: f"daemon {verb}" for verb in ("start", "stop", "status", "logs", "enable", "disable")
+    },
     "registry": {"serve": "registry serve"},
 }
 

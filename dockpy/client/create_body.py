@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     Body = dict[str, object]
 
+_NETWORK = ("network", "network-alias", "link", "ip", "ip6", "link-local-ip", "mac-address")
+_BLOCK_IO = (
+    "device-read-bps", "device-write-bps", "device-read-iops", "device-write-iops", "blkio-weight-device",
+)  # fmt: skip
 _HEALTH = ("cmd", "interval", "retries", "start-interval", "start-period", "timeout")
 
 # flag -> why; only for the user's own daemon: another one that -H names may well serve them
@@ -62,7 +66,9 @@ def check_stream(value: str) -> None:
 
 
 def check_ulimit(value: str) -> None:
-    ulimit(value)
+    from dockpy.client import create_limits
+
+    create_limits.ulimit(value)
 
 
 def check_sysctl(value: str) -> None:
@@ -92,15 +98,21 @@ def check_mount(value: str) -> None:
 
 
 def check_host(value: str) -> None:
-    extra_host(value)
+    from dockpy.client import create_network
+
+    create_network.extra_host(value)
 
 
 def check_network(value: str) -> None:
-    network(value)
+    from dockpy.client import create_network
+
+    create_network.network(value)
 
 
 def check_dns(value: str) -> None:
-    if not _ip(value):
+    from dockpy.client import create_network
+
+    if not create_network.is_address(value):
         raise ValueError(f"IP address is not correctly formatted: {value}")
 
 
@@ -123,127 +135,6 @@ CHECKS = {
     "sysctl": check_sysctl,
     "ulimit": check_ulimit,
 }
-
-_ULIMITS = frozenset(
-    [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ]
-)
-
-
-def ulimit(text: str) -> dict[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"invalid ulimit argument: {text}")
-    if name not in _ULIMITS:
-        raise ValueError(f"invalid ulimit type: {name}")
-    parts = value.split(":")
-    if len(parts) > 2:
-        raise ValueError(
-            f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
-        )
-    limits = []
-    for part in parts:
-        if not part.lstrip("-").isdigit():
-            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
-        limits.append(int(part))
-    soft, hard = limits[0], limits[-1]
-    if hard != -1 and (soft == -1 or soft > hard):
-        told = "unlimited" if soft == -1 else str(soft)
-        if soft == -1:
-            raise ValueError(
-                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
-            )
-        raise ValueError(
-            f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}"
-        )
-    return {"Name": name, "Hard": hard, "Soft": soft}
-
-
-def extra_host(text: str) -> str:
-    """`name:ip` and `name=ip` (also with brackets) to the wire's `name:ip`."""
-    at = text.find("=")
-    at = text.find(":") if at < 0 else at
-    name, value = text[:at], text[at + 1 :]
-    if at < 0 or not name:
-        raise ValueError(f'bad format for add-host: "{text}"')
-    if len(value) > 2 and value[0] == "[" and value[-1] == "]":
-        value = value[1:-1]
-    if value != "host-gateway" and not _ip(value):
-        raise ValueError(f'invalid IP address in add-host: "{value}"')
-    return f"{name}:{value}"
-
-
-def _ip(text: str) -> bool:
-    import _socket
-
-    try:
-        _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def network(text: str) -> tuple[str, dict[str, object]]:
-    """`--network name` or `--network name=…,alias=…,driver-opt=…` as (name, EndpointSettings)."""
-    if "=" not in text:
-        return text, {}
-    name, settings = "", dict[str, object]()
-    aliases: list[str] = []
-    driver_options: dict[str, str] = {}
-    addresses: dict[str, object] = {}
-    from dockpy.client.create_mounts import csv_fields
-
-    for field in csv_fields(text):
-        key, equals, value = field.partition("=")
-        key, value = key.strip().lower(), value.strip()
-        if not equals:
-            raise ValueError(f"invalid field {field}")
-        if key == "name":
-            name = value
-        elif key == "alias":
-            aliases.append(value)
-        elif key == "driver-opt":
-            option, has_value, setting = value.partition("=")
-            if not has_value:
-                raise ValueError("invalid key/value pair format in driver options")
-            driver_options[option.strip().lower()] = setting.strip()
-        elif key == "ip":
-            addresses["IPv4Address"] = value
-        elif key == "ip6":
-            addresses["IPv6Address"] = value
-        elif key == "link-local-ip":
-            addresses.setdefault("LinkLocalIPs", []).append(value)  # type: ignore[attr-defined]  # a list
-        elif key == "mac-address":
-            settings["MacAddress"] = value
-        elif key == "gw-priority":
-            settings["GwPriority"] = int(value)
-        else:
-            raise ValueError(f"invalid field key {key}")
-    if not name:
-        raise ValueError("network name/id is not specified")
-    if aliases:
-        settings["Aliases"] = aliases
-    if driver_options:
-        settings["DriverOpts"] = driver_options
-    if addresses:
-        settings["IPAMConfig"] = addresses
-    return name, settings
 
 
 def capabilities(add: list[str], drop: list[str]) -> tuple[list[str], list[str]]:
@@ -332,44 +223,12 @@ def _health(options: Options) -> Body | None:
 
 
 def _networks(options: Options) -> tuple[str, Body]:
-    """(NetworkMode, EndpointsConfig). The flags of old (--ip, --network-alias …) belong to the
-    first network.
-    """
-    endpoints: dict[str, dict[str, object]] = {}
-    mode = "default"
-    for at, word in enumerate(options.many("network") or ["default"]):
-        name, settings = network(word)
-        if at == 0:
-            mode = name
-            _first_network(options, name, settings)
-        if name in endpoints:
-            raise ValueError(f'network "{name}" is specified multiple times')
-        endpoints[name] = settings
-    return mode, {
-        name: settings for name, settings in endpoints.items() if settings or len(endpoints) > 1
-    }
+    """(NetworkMode, EndpointsConfig)."""
+    if not any(options.given(flag) for flag in _NETWORK):
+        return "default", {}
+    from dockpy.client import create_network
 
-
-def _first_network(options: Options, name: str, settings: dict[str, object]) -> None:
-    user_defined = name not in ("default", "bridge", "host", "none") and not name.startswith(
-        "container:"
-    )
-    if options.many("network-alias"):
-        if not user_defined:
-            raise ValueError("network-scoped aliases are only supported for user-defined networks")
-        settings["Aliases"] = [*options.many("network-alias")]
-    if options.many("link") and user_defined:
-        settings["Links"] = options.many("link")
-    address: Body = {}
-    for flag, field in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
-        if options.text(flag):
-            address[field] = options.text(flag)
-    if options.many("link-local-ip"):
-        address["LinkLocalIPs"] = options.many("link-local-ip")
-    if address:
-        settings["IPAMConfig"] = address
-    if options.text("mac-address"):
-        settings["MacAddress"] = options.text("mac-address")
+    return create_network.networks(options)
 
 
 def container_create(
@@ -534,6 +393,8 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     if unconfined:
         host["MaskedPaths"], host["ReadonlyPaths"] = [], []
     if options.many("ulimit"):
+        from dockpy.client.create_limits import ulimit
+
         limits = {str(limit["Name"]): limit for limit in map(ulimit, options.many("ulimit"))}
         host["Ulimits"] = [limits[name] for name in sorted(limits)]
     for flag, field in (
@@ -553,15 +414,40 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
         raise ValueError("conflicting options: cannot specify both --restart and --rm")
     if restart["Name"] != "no":
         host["RestartPolicy"] = restart
+    if options.on("lease") or options.given("timeout"):
+        _ending(options, host)
     if options.many("dns"):
         host["Dns"] = options.many("dns")
     if options.many("add-host"):
+        from dockpy.client.create_network import extra_host
+
         host["ExtraHosts"] = [extra_host(word) for word in options.many("add-host")]
     _ports(options, body, host)
-    _block_io(options, host)
+    if any(options.given(flag) for flag in _BLOCK_IO):
+        from dockpy.client.create_limits import block_io
+
+        block_io(options, host)
     if console_size is not None:
         host["ConsoleSize"] = list(console_size)
     return host
+
+
+def _ending(options: Options, host: Body) -> None:
+    """What docker does not have: when a container is over though its process is not."""
+    if options.on("lease"):
+        if options.on("detach"):
+            raise ValueError(
+                "conflicting options: --lease ends the container with its client, and with --detach "
+                "that ends at once"
+            )
+        host["DockpyLease"] = True
+    if options.given("timeout"):
+        from dockpy.client import units
+
+        timeout = units.duration(options.text("timeout"))
+        if timeout < 0:
+            raise ValueError("--timeout cannot be negative")
+        host["DockpyTimeout"] = timeout
 
 
 def _sizes(options: Options, host: Body) -> None:
@@ -628,24 +514,3 @@ def _ports(options: Options, body: Body, host: Body) -> None:
     body["ExposedPorts"] = exposed
     if bindings:
         host["PortBindings"] = bindings
-
-
-def _block_io(options: Options, host: Body) -> None:
-    for flag, field in (
-        ("device-read-bps", "BlkioDeviceReadBps"),
-        ("device-write-bps", "BlkioDeviceWriteBps"),
-        ("device-read-iops", "BlkioDeviceReadIOps"),
-        ("device-write-iops", "BlkioDeviceWriteIOps"),
-        ("blkio-weight-device", "BlkioWeightDevice"),
-    ):
-        entries = []
-        for word in options.many(flag):
-            path, colon, value = word.partition(":")
-            if not colon or not path.startswith("/dev/"):
-                raise ValueError(f"bad format: {word}")
-            from dockpy.client import units
-
-            rate = units.ram_bytes(value) if flag.endswith("bps") else int(value)
-            entries.append({"Path": path, "Weight" if "weight" in flag else "Rate": rate})
-        if entries:
-            host[field] = entries

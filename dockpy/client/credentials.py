@@ -148,9 +148,9 @@ class Credentials:
         changed = self._write(auth.server, entry)
         if changed and auth.password and not helper:
             err(
-                f"WARNING! Your password will be stored unencrypted in {self._path}.\n"
+                f"\nWARNING! Your credentials are stored unencrypted in '{self._path}'.\n"
                 "Configure a credential helper to remove this warning. See\n"
-                "https://docs.docker.com/engine/reference/commandline/login/#credentials-store\n\n"
+                "https://docs.docker.com/go/credential-store/\n\n"
             )
 
     def erase(self, server: str) -> None:

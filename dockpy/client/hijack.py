@@ -11,7 +11,7 @@ What has no descriptor of ours comes as frames (raw with a tty), and stdin goes 
 docker daemon answers with Upgrade: tcp; then everything goes over the connection. A descriptor is
 handed over only in a state that the far end cannot spoil: files and devices as they are, pipes and
 terminals opened once more with O_NONBLOCK (a new open file description: the shell's own flags
-stay), else the client pumps.
+stay), other users' pipes as they are (splice can be told not to wait), else the client pumps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def lendable(fd: int, write: bool) -> int | None:
         if kind == CHARACTER and not write:
             return None  # keys are read here: only this process knows who is in the foreground
         flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_WRONLY if write else os.O_RDONLY)
-        return os.open(f"/proc/self/fd/{fd}", flags)
+        try:
+            return os.open(f"/proc/self/fd/{fd}", flags)
+        except PermissionError:  # somebody else's, as after sudo
+            return os.dup(fd) if kind == PIPE else None
     except OSError:
         return None
 

@@ -74,7 +74,7 @@ def start(paths: Paths, by: Manager, words: Sequence[str], kept: Mapping[str, st
         argv = reexec.argv(
             "keeper", *words, "--service", f"--ready={fifo}", f"--environ={','.join(kept)}"
         )
-        for unit in _units(paths.store):
+        for unit in units(paths.store):
             if _run([*command, *_arguments(unit, paths.store, argv, kept)], own) == 0:
                 if _opened(ready):
                     return ready
@@ -97,7 +97,7 @@ def _arguments(
     yield from (word.replace("$", "$$") for word in argv[1:])
 
 
-def _units(store: str) -> tuple[str, str]:
+def units(store: str) -> tuple[str, str]:
     """The name this store's service always has, so that its control group is the same one again;
     another, where a unit of that name is still being put away.
     """

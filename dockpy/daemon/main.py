@@ -50,6 +50,7 @@ from dockpy.supervisor import monitor
 from dockpy.supervisor.adopt import adopt
 from dockpy.supervisor.containers import Consequences, Containers, Host
 from dockpy.supervisor.events import Events
+from dockpy.supervisor.groups import find
 from dockpy.supervisor.logs import pack_for_ever
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
@@ -115,6 +116,7 @@ class Daemon:
         images.borrow([lender.images for lender in lenders])
         shelf = Shelf(paths.damaged)
         await trio.to_thread.run_sync(_recover, snapshots, images, shelf)
+        self._groups = find(paths.store, os.getppid())
         keeper = Keeper(KeeperLink(keeper_fd), self._revive, self._new_listener)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -126,6 +128,7 @@ class Daemon:
                 image_index=f"{paths.images}/index.json",
                 snapshots=snapshots,
                 keeper=keeper,
+                groups=self._groups,
                 events=Events(),
                 then=Consequences(take_away, start_again, monitor.begin, monitor.follow),
             )
@@ -145,10 +148,17 @@ class Daemon:
                 keeper.stop()
             self._server.hang_up()
             nursery.cancel_scope.cancel()
+        self._groups.leave()
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:
-        about = About(self._paths, self._info["tier"], self._info["build"], self._info["run"])
+        about = About(
+            self._paths,
+            self._info["tier"],
+            self._info["build"],
+            self._info["run"],
+            self._config.registry,
+        )
         system = SystemHandlers(
             containers, about, lambda: self._server.connections, self._keeper_pid, self._stop
         )

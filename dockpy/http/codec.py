@@ -147,6 +147,7 @@ REASONS = {
     408: b"Request Timeout",
     409: b"Conflict",
     413: b"Request Entity Too Large",
+    414: b"Request-URI Too Long",
     416: b"Requested Range Not Satisfiable",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",

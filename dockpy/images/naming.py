@@ -128,10 +128,15 @@ def renamed(
 
 
 def moved(entries: Sequence[Descriptor], old: Digest, manifest: Descriptor) -> list[Descriptor]:
-    """`entries` with `manifest` for the manifest `old`."""
-    new = (manifest.digest, manifest.size)
+    """`entries` with `manifest` for the manifest `old`, but where a name is that one's digest: then both are kept."""
+    mine = [entry for entry in entries if entry.digest == old]
+    if any("@" in entry.annotations.get(ANNOTATION_IMAGE_NAME, "") for entry in mine):
+        return list(entries)
+    new = (manifest.digest, manifest.size, manifest.media_type)
     return [
-        replace(entry, digest=new[0], size=new[1]) if entry.digest == old else entry
+        replace(entry, digest=new[0], size=new[1], media_type=new[2])
+        if entry.digest == old
+        else entry
         for entry in entries
     ]
 

@@ -18,8 +18,8 @@ from dockpy.oci.descriptor import (
 )
 from dockpy.oci.digest import Digest
 from dockpy.registry.sending import Source
-from dockpy.storage.compression import compressed
 from dockpy.storage.content import ContentStore
+from dockpy.storage.gzipping import compressed
 
 PIECE = 1 << 20
 TICK = 0.1  # seconds between two counting lines of a layer

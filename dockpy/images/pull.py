@@ -31,7 +31,7 @@ from dockpy.oci.reference import Reference, check_tag
 from dockpy.registry.auth import ANONYMOUS, Credentials
 from dockpy.registry.client import Fetched, Repository
 from dockpy.registry.connect import DIRECT, Access, connect
-from dockpy.registry.errors import Denied, NeedsLogin, NotThere
+from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError
 from dockpy.registry.session import RETRIES, Retries
 
 T = TypeVar("T")
@@ -159,8 +159,10 @@ class Pulls:
         known = {digest.partition("@")[2] for digest in before.repo_digests}
         if name.digest:
             return name.digest if name.digest in known else None
-        described = await repository.describe(name.tag)
-        digest = described.digest
+        try:
+            digest = (await repository.describe(name.tag, again=False)).digest
+        except RegistryError:
+            return None  # GET tells what is wrong, and has patience
         full = None if digest is None else Reference(name.domain, name.path, "", digest)
         return digest if full is not None and full.familiar() in before.repo_digests else None
 
@@ -187,7 +189,13 @@ class Pulls:
                     await self._transfers.fetch(layers, repository, AT_ONCE, reporter.news)
 
                 async def install() -> None:
-                    images.append(await self._thread(self._install, found, name, layers))
+                    try:
+                        images.append(await self._thread(self._install, found, name, layers))
+                    except InvalidParameter as error:
+                        # Bytes that are not those they should be explain more than what they broke.
+                        while any(layer.extracted and not layer.partial.whole for layer in layers):
+                            await trio.sleep(0.05)
+                        raise InvalidParameter(f"failed to register layer: {error}") from None
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(_stop_at_the_end, layers)
@@ -205,15 +213,14 @@ class Pulls:
         """One for each blob (an image may have a layer twice)."""
         store = self._store
         by_digest: dict[Digest, Layer] = {}
-        chains = found.parsed.chain_ids
-        for descriptor, chain in zip(found.document.layers, chains):
-            if descriptor.digest not in by_digest:
-                by_digest[descriptor.digest] = Layer(
-                    descriptor,
-                    store.content,
-                    store.partials,
-                    unpack=not store.snapshots.has(chain),
-                )
+        try:
+            for descriptor in found.document.layers:
+                if descriptor.digest not in by_digest:
+                    by_digest[descriptor.digest] = Layer(descriptor, store.content, store.partials)
+        except BaseException:
+            for layer in by_digest.values():
+                layer.close()
+            raise
         return list(by_digest.values())
 
     def _install(self, found: Found, name: Reference, layers: Sequence[Layer]) -> Image:

@@ -4,7 +4,7 @@
 
 A manifest goes as it is stored, with its digest. Where its layers are plain tars and no registry has known it
 yet (loaded, committed, imported images) they are compressed, once: the image has the compressed layers from
-then on, and the manifest that the registry has.
+then on, and the manifest that the registry has. A registry that knows only docker's manifests gets one of those.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dockpy.images.progress import Line, Tell
 from dockpy.images.store import ImageStore
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest, digest_bytes
+from dockpy.oci.manifest import Manifest, schema_2
 from dockpy.oci.platform import Platform
 from dockpy.oci.reference import Reference
 from dockpy.registry.auth import ANONYMOUS, Credentials
@@ -40,6 +41,7 @@ T = TypeVar("T")
 AT_ONCE = 5  # docker's max-concurrent-uploads
 MOUNTS = 3  # neighbours that are tried
 SETTINGS = RegistrySettings()
+_TOO_OLD = frozenset(("MANIFEST_INVALID", "UNSUPPORTED"))
 
 
 @dataclass(frozen=True)
@@ -156,21 +158,40 @@ class _Push:
         for row in rows.values():
             await row.say("Preparing")
         await self._blobs(image, list(rows.values()), plain=plain)
-        manifest, data = image.descriptor, b""
+        document, data = image.manifest, b""
         if plain:
             layers = tuple(rows[layer.digest].descriptor for layer in image.manifest.layers)
-            data = replace(image.manifest, layers=layers).to_bytes()
-            manifest = replace(manifest, digest=digest_bytes(data), size=len(data))
-            await self._thread(self._store.content.put, data)
+            document = replace(document, layers=layers)
         else:
-            data = await self._thread(self._store.content.read, manifest.digest)
-        await self._uploads.put_manifest(reference.tag, manifest.media_type, data)
+            data = await self._thread(self._store.content.read, image.descriptor.digest)
+        data, kind = await self._put(reference.tag, document, data or document.to_bytes())
+        manifest = replace(
+            image.descriptor, media_type=kind, digest=digest_bytes(data), size=len(data)
+        )
+        await self._thread(self._store.content.put, data)
         named = reference.with_digest(manifest.digest)
         await self._thread(self._store.pushed, image, manifest, named)
         shown = f"{reference.tag}: digest: {manifest.digest} size: {len(data)}"
         await self._say({"status": shown})
         result = {"Tag": reference.tag, "Digest": manifest.digest, "Size": len(data)}
         await self._say({"progressDetail": {}, "aux": result})
+
+    async def _put(self, tag: str, document: Manifest, data: bytes) -> tuple[bytes, str]:
+        """What the registry has taken, and its media type: as docker's schema 2 where it is too old for the OCI's."""
+        kind = document.media_type
+        try:
+            await self._uploads.put_manifest(tag, kind, data)
+            return data, kind
+        except RegistryError as error:
+            older = schema_2(document)
+            if older is None or (error.code not in _TOO_OLD and error.status != 415):
+                raise
+            data = older.to_bytes()
+            try:
+                await self._uploads.put_manifest(tag, older.media_type, data)
+            except RegistryError:
+                raise error from None
+            return data, older.media_type
 
     async def _blobs(self, image: Image, rows: list[Outgoing], *, plain: bool) -> None:
         """The first failure ends all, and is raised outside, where it is not in a group."""

@@ -208,13 +208,15 @@ class ImageStore:
             return self._state().images[image.id]
 
     def pushed(self, image: Image, manifest: Descriptor, name: Reference) -> None:
-        """`name` (by digest) is where a registry has the image now, by `manifest`, which all its names mean from now on:
-        it may be another than before, with the same layers compressed. To be called within `writing()`.
+        """`name` (by digest) is where a registry has the image now, by `manifest`, which all its names mean from now on
+        (but those by digest): it may be another than before, with the same layers compressed. To be called within `writing()`.
         """
         with self._mutex, files.locked(self._lock):
-            entries = naming.moved(self._state().entries, image.descriptor.digest, manifest)
-            if any(entry.digest == manifest.digest for entry in entries):  # else removed meanwhile
-                self._write(naming.renamed(entries, name, naming.entry_of(manifest, name, {})))
+            old, entries = image.descriptor.digest, self._state().entries
+            if not any(entry.digest == old for entry in entries):
+                return  # removed meanwhile, or lent by another store
+            moved = naming.moved(entries, old, manifest)
+            self._write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
 
     def remove(
         self,

@@ -28,11 +28,8 @@ PULLING, WAITING, DOWNLOADING, VERIFYING, DOWNLOADED, EXTRACTING, DONE, EXISTS =
 class Layer(Arrival):
     """Made before the pull's tasks are; `close` when they are over."""
 
-    def __init__(
-        self, descriptor: Descriptor, content: ContentStore, partials: Partials, *, unpack: bool
-    ) -> None:
+    def __init__(self, descriptor: Descriptor, content: ContentStore, partials: Partials) -> None:
         self.descriptor = descriptor
-        self.unpack = unpack  # whether there is a tree to be made of it
         self.stage = PULLING
         self.extracted = 0  # compressed bytes that the extractor has read
         self.retry_in = 0  # seconds, while it waits to ask again
@@ -97,7 +94,7 @@ class Transfers:
     """Locks by blob: who holds one may write its partial file."""
 
     def __init__(self) -> None:
-        self._locks: dict[Digest, trio.Lock] = {}
+        self._locks: dict[tuple[Digest, int], trio.Lock] = {}
         self._threads = trio.CapacityLimiter(8)
 
     async def fetch(
@@ -135,7 +132,7 @@ class Transfers:
             raise failures[0]
 
     async def _fetch(self, layer: Layer, repository: Repository, news: Callable[[], None]) -> None:
-        blob = layer.descriptor.digest
+        blob = (layer.descriptor.digest, layer.descriptor.size)
         lock = self._locks.setdefault(blob, trio.Lock())
         try:
             async with lock:

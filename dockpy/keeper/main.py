@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     # dockpy.daemon.main.serve_inherited(paths, listen_fd, keeper_fd, lock_fd, info)
     Serve = Callable[[Paths, int, int, int, dict[str, str]], int]
 
-# A daemon that lived so long has earned an immediate successor.
-SETTLED = 60.0
+# A daemon that lived so long has served: the next one comes at once.
+SETTLED = 5.0
+# Somebody's kill -9, or the kernel for want of memory, is no fault that would come again by itself.
+KILLED_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
@@ -168,7 +170,8 @@ class Keeper:
         else:
             self._fork_daemon()
         if options.ready_fd >= 0:
-            os.write(options.ready_fd, b"ready")
+            with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
+                os.write(options.ready_fd, b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
@@ -265,6 +268,8 @@ class Keeper:
             return
         if meant or time.monotonic() - self._born > SETTLED:
             self._pause = 0.0
+        elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            self._pause = min(self._pause, KILLED_PAUSE)
         elif self._pause >= REFUSED_FROM:
             self._refuse_waiting()
         self._loop.after(self._pause, self._fork_daemon)

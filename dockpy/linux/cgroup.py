@@ -1,47 +1,58 @@
-"""Control groups of version 2, as folders and files: where they are, which may be divided, their numbers.
+"""Control groups as folders and files, of both versions (cgroups(7)): where they are, how they are made,
+divided, stopped and removed, and their numbers.
 
-Version 1 is left alone: its trees cannot be delegated. A host with both shows version 2 in a tree of
-its own, without controllers; groups in it can still be frozen and killed as a whole.
+Version 2 is one tree; of version 1 each controller has its own, so one group is several folders. A host
+with both (version 2 without controllers, at /sys/fs/cgroup/unified) is taken for version 1.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
+import time
 
-MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+MOUNT = "/sys/fs/cgroup"
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")  # of version 2
+CONTROLLERS_1 = ("blkio", "cpu", "cpuacct", "cpuset", "freezer", "memory", "pids")
 # Where the processes of ours go, in a group that is divided: such a group may have none of its own
 # (cgroups(7), "no internal processes").
 LEAF = "dockpy-leaf"
 LONGEST = 1 << 20
+TURN = 0.003  # seconds between two looks
+# What a group answers whose last process has just ended, or that has been removed.
+GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EBUSY, errno.ENOSPC)
 
 
-def mount_point() -> str | None:
-    """Only version 2 has cgroup.controllers in its root."""
-    for path in MOUNTS:
-        if os.path.exists(f"{path}/cgroup.controllers"):
-            return path
-    return None
+def version(mount: str = MOUNT) -> int:
+    """0: none that we see. Only version 2 has cgroup.controllers in its root."""
+    if os.path.exists(f"{mount}/cgroup.controllers"):
+        return 2
+    return 1 if mounted(mount) else 0
 
 
-def folder_of(pid: int | str) -> str | None:
-    """The group of a process, as a folder; None where there is none that we see."""
-    mount = mount_point()
-    if mount is None:
-        return None
-    try:
-        data = _read(f"/proc/{pid}/cgroup")
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH):
-            return None
-        raise
-    for line in data.split(b"\n"):
+def mounted(mount: str = MOUNT) -> dict[str, str]:
+    """Of version 1: controller → folder. Several may be mounted together under names with commas."""
+    found = {}
+    for name in CONTROLLERS_1:
+        folder = os.path.realpath(f"{mount}/{name}")
+        if os.path.exists(f"{folder}/cgroup.procs"):
+            found[name] = folder
+    return found
+
+
+def own() -> str | None:
+    """This process's group of version 2, as a path from the root of the tree ("" for the root itself)."""
+    for line in _read("/proc/self/cgroup").split(b"\n"):
         if line.startswith(b"0::/"):
             path = os.fsdecode(line[3:])
             # "/.." shows for a group outside of our cgroup namespace.
-            return None if path.startswith("/..") else mount + path.rstrip("/")
+            return None if path.startswith("/..") else path.rstrip("/")
     return None
+
+
+# --------------------------------------------------------------------------------------- files
 
 
 def read(folder: str, name: str) -> str:
@@ -58,10 +69,12 @@ def number(folder: str, name: str) -> int | None:
 
 
 def numbers(folder: str, name: str) -> dict[str, int]:
-    """A file of `key value` lines; empty where it is not there."""
+    """A file of `key value` lines; empty where it is not there, or its group has been removed."""
     try:
         lines = read(folder, name).split("\n")
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         return {}
     words = [line.split() for line in lines]
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
@@ -88,72 +101,157 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def controllers(folder: str) -> frozenset[str]:
-    """Those that groups below `folder` have."""
+# -------------------------------------------------------------------------------------- making
+
+
+def enabled(folder: str) -> frozenset[str]:
+    """The controllers that groups below `folder` have (version 2)."""
     try:
         return frozenset(read(folder, "cgroup.subtree_control").split())
     except OSError:
         return frozenset()
 
 
-def enable(folder: str) -> None:
-    """Gives every controller there is to the groups below, as far as the kernel lets us."""
+def enable(folder: str) -> frozenset[str]:
+    """Gives every controller there is to the groups below, as far as the kernel lets us; answers those."""
+    have = enabled(folder)
     for name in read(folder, "cgroup.controllers").split():
-        if name in CONTROLLERS:
+        if name in CONTROLLERS and name not in have:
             try:
                 write(folder, "cgroup.subtree_control", f"+{name}")
             except OSError as error:
-                # EBUSY: it has processes. ENOENT, EOPNOTSUPP: this one cannot be had here.
-                if error.errno not in (errno.EBUSY, errno.ENOENT, errno.EOPNOTSUPP, errno.EACCES):
+                # EBUSY: it has processes. ENOENT, EOPNOTSUPP, EINVAL: this one cannot be had here.
+                if error.errno not in (*_REFUSED, errno.EOPNOTSUPP, errno.EINVAL):
                     raise
+    return enabled(folder)
 
 
-def divide(top: str | None) -> str | None:
-    """The group below which this process may make others, itself out of the way; None where it may not.
-
-    `top` (for the root of a host): a name below the root of the tree; nothing has to move then.
+def divide(path: str, ours: frozenset[int], mount: str = MOUNT) -> str | None:
+    """The group below which this process may make others, when that can be its own group `path` (see
+    `own`): every process in it goes into a leaf, and all must be `ours`. None where it may not.
     """
-    mount, own = mount_point(), folder_of("self")
-    if mount is None or own is None:
+    if os.path.basename(path) == LEAF:
+        path = os.path.dirname(path)
+    folder = mount + path
+    if not path or not os.access(f"{folder}/cgroup.procs", os.W_OK):
         return None
     try:
-        if top is not None:
-            if own == mount and os.path.exists(f"{mount}/cgroup.type"):
-                _empty(mount)  # the root of a container's tree
-            enable(mount)
-            base = f"{mount}/{top}"
-            _make(base)
-        elif os.path.basename(own) == LEAF:
-            base = os.path.dirname(own)
-        else:
-            base = own
-            _make(f"{base}/{LEAF}")
-            write(f"{base}/{LEAF}", "cgroup.procs", "0")
-        enable(base)
+        pids = [int(word) for word in read(folder, "cgroup.procs").split()]
+        if not ours.issuperset(pids):
+            return None
+        make(f"{folder}/{LEAF}")
+        for pid in pids:
+            join(f"{folder}/{LEAF}", pid)
+        enable(folder)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EBUSY):
+        if error.errno not in _REFUSED:
             raise
         return None
-    return base
+    return path
 
 
-def _make(folder: str) -> None:
+def make(folder: str) -> None:
     try:
         os.mkdir(folder, 0o755)
     except FileExistsError:
         pass
 
 
-def _empty(folder: str) -> None:
-    """All processes into a group below, as podman and docker's own image for docker in docker do."""
-    leaf = f"{folder}/{LEAF}"
-    _make(leaf)
-    for pid in read(folder, "cgroup.procs").split():
+def make_below(root: str, path: str) -> str:
+    """`root`/`path` with all that lies between, each with the controllers of the one above; the folder."""
+    folder = root
+    for name in path.strip("/").split("/"):
+        if os.path.exists(f"{folder}/cgroup.subtree_control"):
+            enable(folder)
+        folder = f"{folder}/{name}"
+        make(folder)
+        _inherit_cpuset(folder)
+    return folder
+
+
+def _inherit_cpuset(folder: str) -> None:
+    """A group of version 1 without processors and memory nodes takes no process: it gets all of those above."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if os.path.exists(f"{folder}/cpuset.memory_migrate") and not read(folder, name):
+            write(folder, name, read(os.path.dirname(folder), name))
+
+
+def join(folder: str, pid: int) -> None:
+    """That process (0: this one) goes there; nothing when it has ended."""
+    try:
+        write(folder, "cgroup.procs", str(pid))
+    except ProcessLookupError:
+        pass
+
+
+# ---------------------------------------------------------------------------- stopping, removing
+
+
+def freeze(folder: str, patience: float) -> bool:
+    """Whether all in it stand still within so many seconds. Blocks."""
+    kind = 2 if os.path.exists(f"{folder}/cgroup.freeze") else 1
+    write(folder, *(("cgroup.freeze", "1") if kind == 2 else ("freezer.state", "FROZEN")))
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if kind == 2 and numbers(folder, "cgroup.events").get("frozen") == 1:
+            return True
+        if kind == 1 and read(folder, "freezer.state") == "FROZEN":
+            return True
+        time.sleep(TURN)
+    return False
+
+
+def thaw(folder: str) -> None:
+    for name, text in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
         try:
-            write(leaf, "cgroup.procs", pid)
+            write(folder, name, text)
         except OSError as error:
-            if error.errno not in (
-                errno.ESRCH,
-                errno.EINVAL,
-            ):  # it has ended; a thread of the kernel
+            if error.errno not in GONE:
                 raise
+
+
+def frozen(folder: str) -> bool:
+    for name, words in (("cgroup.freeze", ("1",)), ("freezer.state", ("FROZEN", "FREEZING"))):
+        try:
+            if read(folder, name) in words:
+                return True
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+    return False
+
+
+def remove(folder: str) -> bool:
+    """Whether it is gone, with the groups below it: False while there are processes in it."""
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        return bool(below) and all(remove(path) for path in below) and remove(folder)
+    return True
+
+
+def kill(folder: str) -> None:
+    """SIGKILL to all in it and below it, which must not be frozen (version 1)."""
+    try:
+        write(folder, "cgroup.kill", "1")  # Linux 5.14
+        return
+    except OSError as error:
+        if error.errno not in (*GONE, errno.EOPNOTSUPP):
+            raise
+    for path, _, _ in os.walk(folder):
+        try:
+            pids = read(path, "cgroup.procs").split()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            continue
+        for pid in pids:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass

@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 
 from dockpy.errors import InvalidParameter
 from dockpy.oci.descriptor import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
     INDEXES,
     MANIFESTS,
+    OCI_CONFIG,
     OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
     descriptor_from_json,
@@ -80,6 +87,26 @@ class Index:
             if rank is not None and (best is None or (rank, position) < best):
                 best = (rank, position)
         return None if best is None else self.manifests[best[1]]
+
+
+_SCHEMA_2 = {
+    OCI_CONFIG: DOCKER_CONFIG,
+    OCI_LAYER: DOCKER_LAYER,
+    OCI_LAYER_GZIP: DOCKER_LAYER_GZIP,
+}
+
+
+def schema_2(manifest: Manifest) -> Manifest | None:
+    """The same image for a registry that knows docker's schema 2 alone; None where there is no such thing."""
+    descriptors = (manifest.config, *manifest.layers)
+    if manifest.media_type != OCI_MANIFEST or manifest.subject or manifest.artifact_type:
+        return None
+    if not all(one.media_type in _SCHEMA_2 for one in descriptors):
+        return None
+    config, *layers = (
+        Descriptor(_SCHEMA_2[one.media_type], one.digest, one.size) for one in descriptors
+    )
+    return Manifest(config, tuple(layers), DOCKER_MANIFEST)
 
 
 def manifest_from_json(raw: object) -> Manifest:

@@ -130,7 +130,7 @@ class Linux:
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     rootfs_propagation: str | None = None
-    cgroups_path: str | None = None
+    cgroups_path: str | None = None  # from the root of the tree (of each, for version 1)
 
     def namespace(self, kind: str) -> Namespace | None:
         return next((entry for entry in self.namespaces if entry.type == kind), None)

@@ -164,10 +164,14 @@ class Repository:
             )
         return document
 
-    async def describe(self, reference: str) -> Described:
+    async def describe(self, reference: str, *, again: bool = True) -> Described:
         """By HEAD, which counts in nobody's rate limit. NotThere as `manifest`."""
         response = await self.registry.ask(
-            "HEAD", f"/v2/{self.name}/manifests/{reference}", headers=ACCEPT, scopes=self.scopes
+            "HEAD",
+            f"/v2/{self.name}/manifests/{reference}",
+            headers=ACCEPT,
+            scopes=self.scopes,
+            again=again,
         )
         await response.drain()
         said = _parsed(response.headers.get("docker-content-digest", ""))

@@ -9,6 +9,7 @@ arrives; after a restart it is read again at the end.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -87,13 +88,13 @@ class DirectoryBlobs:
 
     # --------------------------------------------------------------------------- uploads
 
-    def begin(self, name: str) -> DirectoryUpload:
+    def begin(self, name: str, algorithm: str = "sha256") -> DirectoryUpload:
         id = str(uuid.UUID(bytes=os.urandom(16), version=4))
         folder = f"{self._uploads}/{id}"
         os.mkdir(folder, 0o700)
         files.write_atomic(f"{folder}/repository", name.encode(), durable=False)
         os.close(os.open(f"{folder}/data", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        upload = DirectoryUpload(folder, id, name, 0)
+        upload = DirectoryUpload(folder, id, name, 0, algorithm)
         self._arriving[id] = upload
         return upload
 
@@ -140,12 +141,14 @@ class DirectoryBlobs:
 
 
 class DirectoryUpload:
-    def __init__(self, folder: str, id: str, name: str, size: int) -> None:
+    def __init__(
+        self, folder: str, id: str, name: str, size: int, algorithm: str = "sha256"
+    ) -> None:
         self.folder = folder
         self.id = id
         self.name = name
         self.size = size
-        self._hash = hasher()
+        self._hash = hashlib.new(algorithm)
         self._hashed = 0
         self._flushed = size
 

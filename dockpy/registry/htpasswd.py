@@ -87,7 +87,7 @@ class Accounts:
         except (OSError, ValueError) as error:
             raise Unavailable(f"{self._path} cannot be read: {error}") from None
         users = parse_htpasswd(data.decode("utf-8", "surrogateescape"), self._path)
-        self._nobody = self._bcrypt.nobodys(max(users.values(), key=lambda hashed: hashed[4:6]))
+        self._nobodies = [self._bcrypt.nobodys(hashed) for hashed in users.values()]
         return users
 
     def _refresh(self) -> None:
@@ -101,6 +101,11 @@ class Accounts:
         except (Unavailable, InvalidParameter) as error:
             log.error("%s", error)
 
+    def _nobody(self, user: str) -> str:
+        """A hash for a name that is not in the file: always the same, and as costly as one that is."""
+        mark = hmac.new(self._key, user.encode("utf-8", "surrogateescape"), hashlib.sha256)
+        return self._nobodies[int.from_bytes(mark.digest()[:8], "big") % len(self._nobodies)]
+
     async def check(self, authorization: str) -> None:
         """Refusal UNAUTHORIZED unless the header names a user with the right password."""
         self._refresh()
@@ -110,7 +115,7 @@ class Accounts:
         user, password = credentials
         text = f"{user}\0{password}".encode("utf-8", "surrogateescape")
         mark = hmac.new(self._key, text, hashlib.sha256).digest()
-        hashed = self._users.get(user, self._nobody)
+        hashed = self._users.get(user) or self._nobody(user)
         if hmac.compare_digest(self._right.get(mark, "").encode(), hashed.encode()):
             return
         right = await trio.to_thread.run_sync(

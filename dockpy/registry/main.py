@@ -28,6 +28,7 @@ from dockpy.registry.auth import ANONYMOUS, Credentials, credentials_from_json
 from dockpy.registry.directory import DirectoryBlobs
 from dockpy.registry.endpoints import Endpoint, endpoints
 from dockpy.registry.htpasswd import Accounts
+from dockpy.registry.layout import Beside, Layout
 from dockpy.registry.proxy import PullThrough
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.server import HEADERS, RegistryServer
@@ -59,6 +60,7 @@ class Settings:
     htpasswd: str = ""
     read_only: bool = False
     insecure: bool = False
+    images: str = ""  # an OCI image layout whose images are served too
     upstream: str = ""  # a URL, or the domain of a reference
     credentials: Credentials = ANONYMOUS  # for the upstream
     certificates: tuple[str, ...] = ()  # folders in docker's certs.d layout, for the upstream
@@ -74,6 +76,7 @@ def settings_from_json(raw: object) -> Settings:
         fields.text("htpasswd", ""),
         fields.boolean("readOnly"),
         fields.boolean("insecure"),
+        fields.text("images", ""),
         fields.text("upstream", ""),
         credentials_from_json(fields.raw("credentials")),
         fields.texts("certificates") or (),
@@ -100,6 +103,10 @@ def main(arguments: Sequence[str]) -> int:
 async def serve(settings: Settings) -> None:
     if bool(settings.certificate) != bool(settings.key):
         raise InvalidParameter("--tls-cert and --tls-key are wanted together")
+    if settings.images and settings.upstream:
+        raise InvalidParameter(
+            "--images and --proxy do not go together: names would mean two things"
+        )
     tls = server_context(settings.certificate, settings.key) if settings.certificate else None
     accounts = Accounts(settings.htpasswd) if settings.htpasswd else None
     far = upstreams(settings) if settings.upstream else ()
@@ -110,6 +117,9 @@ async def serve(settings: Settings) -> None:
     disk = Disk()
     try:
         repositories = await disk.run(open_store, settings.store)
+        if far:
+            # Downloads that a former life of this process has left.
+            await disk.run(repositories.blobs.expire, 0.0)
         contexts = TlsContexts(settings.certificates)
         async with (
             HttpClient(contexts, from_environ(os.environ)) as http,
@@ -117,6 +127,8 @@ async def serve(settings: Settings) -> None:
         ):
             source: Source = Local(repositories, disk)
             read_only = "this registry is read-only" if settings.read_only else ""
+            if settings.images:
+                source = Beside(source, Layout(settings.images, disk))
             if far:
                 arrivals = Arrivals(nursery, repositories, disk)
                 upstream = Registry(http, far, settings.credentials, UPSTREAM_RETRIES)

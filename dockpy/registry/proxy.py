@@ -69,7 +69,7 @@ class PullThrough:
             raise _Away(str(error) or f"{self.title} does not answer") from None
         except RegistryError as error:
             if error.temporary:
-                raise _Away(str(error)) from None
+                raise _Away(str(error), error.status) from None
             raise self.refusal(error) from None
         except DockpyError as error:
             raise self.refusal(error) from None
@@ -81,6 +81,8 @@ class PullThrough:
             return Refusal(code or "MANIFEST_UNKNOWN", f"{self.title}: {error}", status=404)
         if isinstance(error, (Denied, NeedsLogin)):
             return Refusal("DENIED", f"{self.title}: {error}")
+        if getattr(error, "status", 0) == 429:
+            return Refusal("TOOMANYREQUESTS", f"{self.title}: {error}")
         return Refusal("UNKNOWN", f"{self.title}: {error}", status=502)
 
     # ---------------------------------------------------------------------------- manifests
@@ -120,13 +122,12 @@ class PullThrough:
         self, far: Repository, name: str, tag: str, value: Digest | None
     ) -> tuple[Digest, Record]:
         fetched = await self._ask(lambda: far.manifest(value or tag), FETCHED_WITHIN)
+        kept = fetched.descriptor
         return await self._disk.run(
-            self._repositories.keep_manifest,
-            name,
-            tag,
-            fetched.descriptor.digest,
-            fetched.data,
-            fetched.descriptor.media_type,
+            # Its blobs come later, or never.
+            lambda: self._repositories.put_manifest(
+                name, [tag] if tag else [], kept.digest, fetched.data, kept.media_type, whole=False
+            )
         )
 
     async def manifest(self, name: str, value: Digest) -> bytes:
@@ -197,3 +198,7 @@ class PullThrough:
 
 class _Away(DockpyError):
     """The upstream does not answer, or says that it cannot now."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

@@ -15,7 +15,8 @@ class Unsatisfiable(Exception):
 def wanted_range(header: str, size: int) -> tuple[int, int] | None:
     """(offset, length) of the part that `header` asks for; None: the whole.
 
-    What is not one well-formed range is passed over, as the RFC allows; Unsatisfiable is a 416.
+    What is not one range is passed over, as the RFC allows; Unsatisfiable is a 416, also for one that ends before
+    it begins.
     """
     found = _RANGE.fullmatch(header.strip())
     if found is None or found.group() == "bytes=-":
@@ -27,9 +28,7 @@ def wanted_range(header: str, size: int) -> tuple[int, int] | None:
             raise Unsatisfiable
         return size - length, length
     start = int(first)
-    if last and int(last) < start:
-        return None
-    if start >= size:
+    if start >= size or (last and int(last) < start):
         raise Unsatisfiable
     end = min(int(last) + 1 if last else size, size)
     return start, end - start

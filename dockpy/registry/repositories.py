@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
@@ -193,27 +193,16 @@ class Repositories:
             raise self._unknown_manifest(name, value) from None
 
     def put_manifest(
-        self, name: str, tag: str, value: Digest | None, data: bytes, content_type: str
-    ) -> tuple[Digest, Record]:
-        """Keeps a manifest whose blobs and manifests are here."""
-        return self._put_manifest(name, tag, value, data, content_type, whole=True)
-
-    def keep_manifest(
-        self, name: str, tag: str, value: Digest, data: bytes, content_type: str
-    ) -> tuple[Digest, Record]:
-        """Keeps one of another registry's, whose blobs may come later, or never."""
-        return self._put_manifest(name, tag, value, data, content_type, whole=False)
-
-    def _put_manifest(
         self,
         name: str,
-        tag: str,
+        tags: Sequence[str],
         value: Digest | None,
         data: bytes,
         content_type: str,
         *,
-        whole: bool,
+        whole: bool = True,
     ) -> tuple[Digest, Record]:
+        """Keeps a manifest. `whole`: all that it refers to has to be here."""
         state = hasher(value)
         state.update(data)
         found = digest_of(state)
@@ -230,7 +219,7 @@ class Repositories:
             self._uses[found] += new
             if checked.record.subject is not None:
                 self._mark(self._referrer(name, checked.record.subject, found))
-            if tag:
+            for tag in tags:
                 self.point(name, tag, found)
         return found, checked.record
 

@@ -95,8 +95,12 @@ def checked_reference(text: str) -> tuple[str, Digest | None]:
     """(tag, None) or ("", digest)."""
     if ":" in text:
         return "", checked_digest(text)
+    return checked_tag(text), None
+
+
+def checked_tag(text: str) -> str:
     try:
-        return check_tag(text), None
+        return check_tag(text)
     except InvalidParameter as error:
         raise Refusal("TAG_INVALID", str(error), detail={"tag": text[:200]}) from None
 

@@ -30,6 +30,7 @@ from dockpy.registry.routes import (
     Route,
     checked_digest,
     checked_reference,
+    checked_tag,
     page_of,
     route,
 )
@@ -47,6 +48,7 @@ HEADERS = (
 )
 JSON = ("Content-Type", "application/json")
 PAGE = 10_000  # entries of a listing at most; the rest is behind its Link
+TAGS = 100  # with one manifest
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -174,6 +176,11 @@ class RegistryServer:
     async def _put_manifest(
         self, exchange: Exchange, name: str, tag: str, value: Digest | None
     ) -> None:
+        tags = [tag] if tag else []
+        if value is not None:
+            tags = [checked_tag(text) for text in exchange.request.query_lists.get("tag", ())]
+        if len(tags) > TAGS:
+            raise Refusal("TAG_INVALID", f"at most {TAGS} tags at once", status=414)
         try:
             data = await exchange.body(LIMIT)
         except InvalidParameter:
@@ -182,12 +189,14 @@ class RegistryServer:
             ) from None
         kind = exchange.request.headers.get("content-type", "")
         found, record = await self._disk.run(
-            self._repositories.put_manifest, name, tag, value, data, kind
+            self._repositories.put_manifest, name, tags, value, data, kind
         )
         headers = [
             ("Location", f"/v2/{name}/manifests/{found}"),
             ("Docker-Content-Digest", found),
         ]
+        if value is not None and tags:
+            headers.append(("OCI-Tag", ", ".join(tags)))
         if record.subject is not None:
             headers.append(("OCI-Subject", record.subject))
         await exchange.reply(201, headers)

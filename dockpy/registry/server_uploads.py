@@ -16,14 +16,17 @@ import errno
 import trio
 
 from dockpy.errors import NotFound
-from dockpy.oci.digest import Digest
+from dockpy.http.codec import BadRequest
+from dockpy.oci.digest import Digest, algorithm_of
 from dockpy.registry.blobs import Upload
 from dockpy.registry.ranges import chunk_range
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.repositories import Repositories
 from dockpy.registry.routes import Route, checked_digest, checked_upload
 from dockpy.registry.sources import Disk
-from dockpy.transport.server import Exchange
+from dockpy.transport.server import Exchange, PeerGone
+
+ALGORITHMS = ("sha256", "sha512")
 
 
 class UploadHandlers:
@@ -40,7 +43,10 @@ class UploadHandlers:
                 await _created(exchange, asked.name, blob)
                 return
         expected = checked_digest(query["digest"]) if "digest" in query else None
-        upload = await self._disk.run(self._repositories.blobs.begin, asked.name)
+        algorithm = algorithm_of(expected) if expected else query.get("digest-algorithm", "sha256")
+        if algorithm not in ALGORITHMS:
+            raise Refusal("DIGEST_INVALID", f"unsupported digest algorithm: {algorithm[:40]!r}")
+        upload = await self._disk.run(self._repositories.blobs.begin, asked.name, algorithm)
         if expected is None:
             await exchange.reply(202, _where(upload))
             return
@@ -108,8 +114,24 @@ class UploadHandlers:
             raise
 
     async def _append_and_read(self, exchange: Exchange, upload: Upload, data: bytes) -> bytes:
-        await self._disk.run(upload.append, data)
-        return await exchange.read()
+        failures: list[Exception] = []
+
+        async def append() -> None:
+            try:
+                await self._disk.run(upload.append, data)
+            except Exception as error:  # raised again outside, where it is not in a group
+                failures.append(error)
+
+        following = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(append)
+            try:
+                following = await exchange.read()
+            except (PeerGone, BadRequest) as error:
+                failures.append(error)
+        if failures:
+            raise failures[-1]
+        return following
 
 
 class _alone:

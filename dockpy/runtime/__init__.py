@@ -8,6 +8,7 @@ kernel and its /proc.
   exec       the same for a running container           init     the child: one straight line each
   rootfs     root, devices, pivot                        mounts   one mount of the specification
   namespaces which are new, which are joined             users    "name|uid[:group]" in the image's files
+  groups     into the control group that there is
   console    a pty of the container's own devpts         bpf      seccomp compiled    pid1  our own init
 
 Three situations, one code: root of the host (device nodes are made in a tmpfs of ours and bound
@@ -16,6 +17,7 @@ namespace with a range of ids (devices are the host's, bound); uid 0 of one with
 (annotation io.dockpy.tier=single: another user N runs in a nested user namespace with the map `N
 0 1` and no capabilities).
 
-Not acted on, though the specification knows it: hooks, cgroup resources, AppArmor and SELinux
+Not acted on, though the specification knows it: hooks, cgroup resources (linux.cgroupsPath names a
+group that is there, with its limits), AppArmor and SELinux
 labels, time namespaces, scheduler and I/O priorities, idmapped mounts.
 """

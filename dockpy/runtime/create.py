@@ -17,9 +17,9 @@ from dockpy.linux import processes
 from dockpy.linux.namespaces import CLONE_NEWUSER
 from dockpy.oci import capabilities
 from dockpy.oci import spec as oci
-from dockpy.runtime import bpf, init, namespaces
+from dockpy.runtime import bpf, groups, init, namespaces
 from dockpy.runtime.conversation import Created, Stdio, converse
-from dockpy.runtime.errors import CREATE, SetupError, start_failed
+from dockpy.runtime.errors import CREATE, SetupError, start_failed, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def create(
     try:
         container = plan(spec, bundle, stdio, console_size, seccomp_cache)
         joined = namespaces.open_joined(container.namespaces)
+        folders = _open_groups(spec.linux.cgroups_path)
     except (DockpyError, SetupError) as error:
         raise start_failed(CREATE, str(error)) from None
     kinds = container.namespaces
@@ -60,15 +61,15 @@ def create(
     )
     try:
         try:
-            pid, pidfd = processes.clone(flags | (processes.CLONE_PARENT if sibling else 0))
+            pid, pidfd = groups.clone(flags | (processes.CLONE_PARENT if sibling else 0), folders)
         except OSError as error:
             raise start_failed(CREATE, f"clone: {os.strerror(error.errno or 0).lower()}") from None
         if pid == 0:
             init.in_child(
                 theirs.fileno(),
                 None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr),
-                [fd for _, fd in joined],
-                lambda line: init.create(line, container, joined),
+                [*(fd for _, fd in joined), *folders],
+                lambda line: init.create(line, container, joined, folders),
             )
         theirs.close()
         if flags & CLONE_NEWUSER:
@@ -83,8 +84,15 @@ def create(
     finally:
         ours.close()
         theirs.close()
-        for _, fd in joined:
+        for fd in (*(fd for _, fd in joined), *folders):
             os.close(fd)
+
+
+def _open_groups(path: str | None) -> list[int]:
+    try:
+        return groups.open_groups(path)
+    except OSError as error:
+        raise SetupError(f"the control group {path} is not there: {strerror(error)}") from None
 
 
 def plan(

@@ -41,7 +41,7 @@ from dockpy.linux.beneath import (
 )
 from dockpy.linux.libc import AT_FDCWD
 from dockpy.linux.terminals import set_controlling_terminal
-from dockpy.runtime import console, mounts, pid1, rootfs, users
+from dockpy.runtime import console, groups, mounts, pid1, rootfs, users
 from dockpy.runtime.errors import SetupError, describe, sentence, strerror
 
 TYPE_CHECKING = False
@@ -167,7 +167,9 @@ def in_caller(sock: int, stdio: tuple[int, int, int] | None, work: Callable[[Lin
     raise AssertionError("the line of exec ends in its sibling")
 
 
-def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> None:
+def create(
+    line: Line, container: Container, joined: list[tuple[str, int]], folders: list[int]
+) -> None:
     """The straight line of a new container. Its order:"""
     spec, workload, namespaces = container.spec, container.workload, container.namespaces
     process, linux = spec.process, spec.linux
@@ -184,6 +186,9 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     # /proc here is the host's, which the caller trusts. While we are dumpable: afterwards the
     # files of /proc/self belong to the initial namespace's root.
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Before the namespaces that are joined, for the owner of one may have no right to the group.
+    line.stage = "joining the control group"
+    groups.join(folders)
     line.stage = "oom score"
     set_oom_score(process)
     if workload.pid1:
@@ -202,6 +207,10 @@ def create(line: Line, container: Container, joined: list[tuple[str, int]]) -> N
     for _, fd in joined:
         ln.setns(fd)
         os.close(fd)
+
+    if namespaces.grouped and "cgroup" in namespaces.fresh:
+        line.stage = "cgroup namespace"
+        ln.unshare(ln.CLONE_NEWCGROUP)
 
     line.stage = "hostname"
     if "uts" in namespaces.fresh:

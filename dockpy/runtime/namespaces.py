@@ -48,6 +48,7 @@ class Plan:
 
     fresh: frozenset[str]
     joined: tuple[tuple[str, str], ...]
+    grouped: bool = False  # the container has a control group of its own
 
     def private(self, kind: str) -> bool:
         """Not the host's: made for this container, or another's that it shares."""
@@ -58,7 +59,11 @@ class Plan:
 
     @property
     def clone_flags(self) -> int:
-        return sum(FLAGS[kind] for kind in self.fresh)
+        """Of what the clone makes. A cgroup namespace's root is the group in which it is made, so that
+        comes later where a group has to be joined.
+        """
+        late = {"cgroup"} if self.grouped else set()
+        return sum(FLAGS[kind] for kind in self.fresh - late)
 
 
 def plan(linux: Linux) -> Plan:
@@ -74,7 +79,11 @@ def plan(linux: Linux) -> Plan:
         raise SetupError("a container needs a mount namespace of its own")
     if "time" in fresh or "time" in joined:
         raise SetupError("time namespaces are not served")
-    return Plan(frozenset(fresh), tuple((kind, joined[kind]) for kind in FILES if kind in joined))
+    return Plan(
+        frozenset(fresh),
+        tuple((kind, joined[kind]) for kind in FILES if kind in joined),
+        linux.cgroups_path is not None,
+    )
 
 
 def open_joined(namespaces: Plan) -> list[tuple[str, int]]:

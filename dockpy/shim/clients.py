@@ -46,14 +46,13 @@ class Queue:
             if stat.S_ISSOCK(kind)
             else None
         )
-        # A blocking pipe or terminal, handed over by a client that could not open it again: a page
-        # at a time when poll says so is what the kernel takes without waiting.
-        self._timid = (
-            self._socket is None
-            and (self.is_pipe or stat.S_ISCHR(kind))
-            and os.get_blocking(fd)
-            and not _is_null(fd)
-        )
+        # Handed over by a client that could not open it again. A terminal: a page at a time when poll
+        # says so is what the kernel takes without waiting. A pipe that others fill, too, may be full
+        # again by then, but splice from a pipe of ours does not wait.
+        blocking = (self.is_pipe or stat.S_ISCHR(kind)) and os.get_blocking(fd) and not _is_null(fd)
+        self._timid = blocking and not self.is_pipe
+        self._relay = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if blocking and self.is_pipe else None
+        self._staged = 0  # bytes in the relay; they still are the first of `_parts`, too
 
     @property
     def full(self) -> bool:
@@ -105,6 +104,12 @@ class Queue:
     def _write(self, parts: list[bytes | memoryview]) -> int:
         if self._socket is not None:
             return self._socket.sendmsg(parts, [], DONTWAIT)
+        if self._relay is not None:
+            if not self._staged:
+                self._staged = os.writev(self._relay[1], parts)
+            moved = splice(self._relay[0], self._fd, self._staged, SPLICE_F_NONBLOCK)
+            self._staged -= moved
+            return moved
         return os.writev(self._fd, parts)
 
     def _arm(self) -> None:
@@ -144,6 +149,8 @@ class Queue:
         self._parts.clear()
         self._size = 0
         self._armed = False
+        for end in self._relay or ():
+            os.close(end)
         if self._socket is not None:
             self._socket.close()
         else:
@@ -266,7 +273,7 @@ class Client:
         if conn is None:
             return
         self._loop.forget(conn.fileno())
-        self._process.clients.remove(self)
+        self._process.dropped(self)
         source, self._source = self._source, None
         if source is not None:
             source.close(gone=True)

@@ -16,6 +16,7 @@ import time
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
+from dockpy.shim.ending import Ending
 from dockpy.shim.exit import write_exit
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
@@ -94,12 +95,14 @@ class Shim:
         self._log = resume_writer(state, got[listeners : listeners + logs])
         self._connected(fds[0])
         io = self._process_io(None, tty=start["tty"], log=self._log)
-        self._init = Running(None, io, pid)
+        self._init = init = Running(None, io, pid)
+        self._ending = Ending(self._loop, start, pid, lambda: init.code is None)
         io.begin(
             got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
         )
         for item in start["attachments"]:
             io.attach(Attachment.from_json(item, fds[1:]))
+        self._ending.hold(io)
 
     def _connected(self, fd: int) -> None:
         self._controls.append(Control(self._loop, fd, self._serve, self._control_changed))
@@ -147,7 +150,8 @@ class Shim:
                 break
             running = self._by_pid(pid)
             if running is not None:
-                running.code = _exit_code(status)
+                code = _exit_code(status)
+                running.code = self._ending.code(code) if running is self._init else code
                 ended.append(running)
         # Execs first: the container's exit is the last that is heard of it.
         for running in sorted(ended, key=lambda running: running.exec is None):
@@ -169,7 +173,8 @@ class Shim:
             finished = rfc3339_nano(time.time_ns())
             started = rfc3339_nano(self._started)
             self._record_exit(running.code, started, finished)
-            self._tell({"event": "exit", "code": running.code, "finished": finished, "oom": False})
+            told = {"code": running.code, "finished": finished, "error": self._ending.reason}
+            self._tell({"event": "exit", **told, "oom": False})
             self._log_grew()  # and will not any more
             _kill_children()
         else:
@@ -180,7 +185,7 @@ class Shim:
         """Until it is written this process stays and answers `state`: the code is nowhere else."""
         self._recorded = True
         try:
-            write_exit(self._bundle, self._boot, code, started, finished)
+            write_exit(self._bundle, self._boot, code, started, finished, self._ending.reason)
         except FileNotFoundError:
             return  # the container has been removed
         except OSError:  # no room, for now
@@ -314,9 +319,13 @@ class Shim:
         except (Refused, KeyError, TypeError, ValueError):
             close_all(fds)
             raise
-        outcome = in_worker(
-            lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher)
-        )
+        try:
+            outcome = in_worker(
+                lambda: execute(self._bundle, raw, init.pid, wants_stdin, self._launcher),
+                raw.get("group"),
+            )
+        except OSError as error:
+            outcome = (0, 126, f"the exec cannot be started: {error}"), []
         (pid, code, message), streams = outcome or ((0, 128, WORKER_DIED), [])
         if not pid:
             failed = {"event": "exec-failed", "exec": exec_id, "code": code, "message": message}

@@ -65,6 +65,12 @@ class Start:
     console_size: tuple[int, int] | None = None  # height, width
     attachments: tuple[Attachment, ...] = ()
     stop_on_shim_death: bool = True
+    # For what the shim ends by itself (shim.ending): after `timeout` seconds (0: never), or with
+    # `lease` when the last of `attachments` has gone.
+    timeout: float = 0.0
+    lease: bool = False
+    stop_signal: int = 15
+    stop_timeout: float = 10.0  # seconds until SIGKILL; negative: never
 
     def to_json(self, fds: list[int]) -> dict[str, object]:
         return {
@@ -85,6 +91,10 @@ class Start:
             "console_size": self.console_size,
             "attachments": [attachment.to_json(fds) for attachment in self.attachments],
             "stop_on_shim_death": self.stop_on_shim_death,
+            "timeout": self.timeout,
+            "lease": self.lease,
+            "stop_signal": self.stop_signal,
+            "stop_timeout": self.stop_timeout,
         }
 
     @staticmethod
@@ -108,6 +118,10 @@ class Start:
             size_from_json(raw.get("console_size")),
             tuple(Attachment.from_json(item, fds) for item in raw.get("attachments") or ()),
             bool(raw.get("stop_on_shim_death", True)),
+            float(raw.get("timeout") or 0),
+            bool(raw.get("lease")),
+            int(raw.get("stop_signal") or 15),
+            float(raw.get("stop_timeout", 10)),
         )
 
 
@@ -172,6 +186,7 @@ class Exit:
     code: int
     finished: str  # RFC 3339, nanoseconds
     oom: bool = False
+    error: str = ""  # why the shim has ended it
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,12 @@ def message_from_json(raw: Mapping[str, Any]) -> Message | None:
         if event == "exec-exit":
             return ExecExit(str(raw["exec"]), int(raw["code"]))
         if event == "exit":
-            return Exit(int(raw["code"]), str(raw["finished"]), bool(raw.get("oom")))
+            return Exit(
+                int(raw["code"]),
+                str(raw["finished"]),
+                bool(raw.get("oom")),
+                str(raw.get("error") or ""),
+            )
         if event == "detached":
             return Detached(raw.get("exec"))
     except (KeyError, TypeError, ValueError) as error:
@@ -294,9 +314,10 @@ class ShimLink:
         console_size: tuple[int, int] | None = None,
         attachments: Sequence[Attachment] = (),
         detach: bool = False,
+        group: str | None = None,
     ) -> int:
         """Answered when the process has started or failed (a Refusal then); its events come as
-        well.
+        well. `group`: the container's control group, if it has one.
         """
         fds: list[int] = []
         fields = {
@@ -306,6 +327,7 @@ class ShimLink:
             "console_size": console_size,
             "attachments": [attachment.to_json(fds) for attachment in attachments],
             "detach": detach,
+            "group": group,
         }
         return self._request("exec", fields, fds)
 

@@ -22,6 +22,7 @@ import struct
 import sys
 import time
 
+from dockpy.runtime import groups
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import listening
 from dockpy.shim.exit import start_ticks, write_exit, write_shim
@@ -57,12 +58,16 @@ if TYPE_CHECKING:
 LONGEST = 1 << 18
 
 
-def in_worker(job: Callable[[], tuple[Any, Sequence[int]]]) -> tuple[Any, list[int]] | None:
+def in_worker(
+    job: Callable[[], tuple[Any, Sequence[int]]], group: str | None = None
+) -> tuple[Any, list[int]] | None:
     """What `job` returns in the worker (values that marshal knows, and descriptors); None when it
     was killed or failed in an unforeseen way, which is then in the daemon's log.
+
+    In that control group, so that what the worker makes is in it: OSError when that cannot be.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    worker = os.fork()
+    worker = os.fork() if group is None else _fork_into(group)
     if worker == 0:
         _work(theirs, job)
     theirs.close()
@@ -73,6 +78,22 @@ def in_worker(job: Callable[[], tuple[Any, Sequence[int]]]) -> tuple[Any, list[i
     for _, _, content in ancillary:
         fds += struct.unpack(f"{len(content) // 4}i", content)
     return (marshal.loads(data), fds) if data else None
+
+
+def _fork_into(group: str) -> int:
+    folders = groups.open_groups(group)
+    worker, pidfd = groups.clone(0, folders)
+    if worker == 0:
+        try:
+            groups.join(folders)
+        except OSError as error:
+            sys.stderr.write(f"dockpy-shim: an exec cannot join {group}: {error}\n")
+            os._exit(1)
+        return 0
+    for fd in (pidfd, *folders):
+        if fd >= 0:
+            os.close(fd)
+    return worker
 
 
 def _work(line: _socket.socket, job: Callable[[], tuple[Any, Sequence[int]]]) -> NoReturn:

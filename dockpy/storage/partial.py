@@ -1,18 +1,19 @@
 """Blobs that arrive by and by, perhaps in several attempts: written here, read there at the same time.
 
-    partial/sha256-<hex>   the first bytes of a blob, as many as have come
+    partial/sha256-<hex>.<size>   the first bytes of a blob, as many as have come
 
 A partial file is kept when its transfer is cut, and goes on in the next one, of this daemon or a later one.
 Nothing in it counts before `verify` has seen digest and size; `keep` then gives it its name among the
 blobs. After a power cut nobody knows what of it reached the disk, so one from before the last boot is begun
 again; what nobody has touched for a day is removed when the daemon starts.
 
-One `Partial` a digest and process, handed out by `Partials` to whoever wants that blob. One task writes at
+One `Partial` a digest, size (two registries may differ: one of them lies) and process, handed out by `Partials` to whoever wants that blob. One task writes at
 a time (that is the callers' to see to); threads read as they like, and wait for bytes that are to come.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -38,18 +39,17 @@ class Partials:
     def __init__(self, content: ContentStore) -> None:
         self._content = content
         self._folder = f"{content.root}/partial"
-        self._open: dict[Digest, Partial] = {}
+        self._open: dict[tuple[Digest, int], Partial] = {}
         self._lock = threading.Lock()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
     def take(self, blob: Digest, size: int) -> Partial:
         """The partial file of `blob`; to be given back by `release`."""
-        path = f"{self._folder}/{algorithm_of(blob)}-{hex_of(blob)}"
+        path = f"{self._folder}/{algorithm_of(blob)}-{hex_of(blob)}.{size}"
         with self._lock:
-            one = self._open.get(blob)
-            if one is None or one.size != size:
-                one = Partial(self._content, path, blob, size)
-                self._open[blob] = one
+            one = self._open.get((blob, size))
+            if one is None:
+                one = self._open[blob, size] = Partial(self._content, path, blob, size)
             one.users += 1
             return one
 
@@ -58,8 +58,7 @@ class Partials:
             one.users -= 1
             if not one.users:
                 one.close()
-                if self._open.get(one.blob) is one:
-                    del self._open[one.blob]
+                del self._open[one.blob, one.size]
 
     def clean(self, older: float = KEPT) -> int:
         """Removes what nobody wants now and nobody has touched for `older` seconds; the bytes freed."""
@@ -102,7 +101,7 @@ class Partial:
         if not self._hashed:
             room = os.fstatvfs(self._fd)
             if self.size - self.written > room.f_bavail * room.f_frsize:
-                raise Unavailable(f"no space left for the {self.size} bytes of {self.blob}")
+                raise self._no_space()
             position = 0
             while position < self.written:
                 piece = os.pread(self._fd, min(_PIECE, self.written - position), position)
@@ -117,17 +116,25 @@ class Partial:
         """The next bytes. Blocks."""
         if self.written + len(data) > self.size:
             raise InvalidParameter(f"blob {self.blob} has more than its {self.size} bytes")
-        self._hash.update(data)
         view, at = memoryview(data), self.written
-        while view:
-            done = os.pwrite(self._fd, view, at)
-            view, at = view[done:], at + done
+        try:
+            while view:
+                done = os.pwrite(self._fd, view, at)
+                view, at = view[done:], at + done
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._no_space() from None
+            raise
+        self._hash.update(data)
         if at - self._begun >= WRITTEN_EARLY:
             start_writing(self._fd, self._begun, at - self._begun)
             self._begun = at
         with self._news:
             self.written = at
             self._news.notify_all()
+
+    def _no_space(self) -> Unavailable:
+        return Unavailable(f"no space left on device for the {self.size} bytes of {self.blob}")
 
     def verify(self) -> None:
         """When all is written: whether it is what it should be. InvalidParameter, and nothing left, if not."""

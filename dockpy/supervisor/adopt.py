@@ -50,6 +50,7 @@ async def adopt(containers: Containers, *, start: bool) -> None:
     async with trio.open_nursery() as nursery:
         for container in containers.all():
             nursery.start_soon(_adopt_whole, containers, container)
+    containers.groups.sweep()
     for container in containers.all():
         await mend(containers, container)
         restart.resume(containers, container, start=start)
@@ -169,7 +170,19 @@ def _suppose_running(containers: Containers, container: Container, told: _ShimFi
         exit_code=0,
         error="",
         begun=True,
+        group=_group(containers, container.id),
     )
+
+
+def _group(containers: Containers, container_id: str) -> str:
+    """The control group in which its run began, as its shim was told."""
+    try:
+        spec = load_object(f"{containers.folders.bundle(container_id)}/config.json")
+    except (FileNotFoundError, Empty, InvalidParameter):
+        return ""
+    linux = spec.get("linux")
+    path = linux.get("cgroupsPath") if isinstance(linux, dict) else None
+    return path if isinstance(path, str) else ""
 
 
 async def _connect(containers: Containers, container: Container, told: _ShimFile | None) -> bool:
@@ -199,6 +212,7 @@ async def _connect(containers: Containers, container: Container, told: _ShimFile
             int(code),
             finished.finished if finished else now(),
             finished.oom if finished else False,
+            finished.error if finished else "",
         )
     return True
 

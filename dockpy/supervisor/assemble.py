@@ -31,6 +31,7 @@ class Surroundings:
     namespaces: Mapping[str, str]  # type → /proc/<pid>/ns/… of a container that is joined
     etc_files: Mapping[str, str]  # path in the container → path here
     seccomp: Seccomp | None
+    group: str = ""  # the container's control group, made already
     on_host: bool = False  # not in a user namespace: root is the host's
     host_devices: tuple[str, ...] = ()  # for a privileged container
     host_ipc: tuple[str, ...] = ()  # those of /dev/mqueue and /dev/shm that this host has
@@ -50,6 +51,7 @@ def assemble(record: Record, around: Surroundings) -> Spec:
             seccomp=around.seccomp,
             masked_paths=host.masked_paths or (),
             readonly_paths=host.readonly_paths or (),
+            cgroups_path=around.group or None,
         ),
         annotations=_annotations(record, around),
     )

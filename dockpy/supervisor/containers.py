@@ -27,6 +27,7 @@ from dockpy.storage.snapshot import Snapshotter
 from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container, Exec, Outcome
 from dockpy.supervisor.events import Events
+from dockpy.supervisor.groups import Groups
 from dockpy.supervisor.records import Folders, Names, changed
 from dockpy.supervisor.shims import Keeper, Shim, ShimEvent
 
@@ -68,6 +69,7 @@ class Containers:
         image_index: str,
         snapshots: Snapshotter,
         keeper: Keeper,
+        groups: Groups,
         events: Events,
         then: Consequences,
     ) -> None:
@@ -78,6 +80,8 @@ class Containers:
         self._image_index = image_index
         self.snapshots = snapshots
         self.keeper = keeper
+        self.groups = groups
+        self.can = groups.support()
         self.events = events
         self.names = Names()
         self.execs: dict[str, Exec] = {}
@@ -205,7 +209,7 @@ class Containers:
             nonlocal ended
             if isinstance(event, Exit):
                 ended = True
-                self.exited(container, event.code, event.finished, event.oom)
+                self.exited(container, event.code, event.finished, event.oom, event.error)
             elif isinstance(event, (Started, Failed)):
                 # Noted here, not by who waits in `start`: the next message may be the exit already.
                 if isinstance(event, Started):
@@ -266,6 +270,7 @@ class Containers:
             return
         started, ran = container.state.started, restart.ran_for(container.state, self.host.boot)
         container.shim = None
+        oom = self._leave_group(container) or oom
         container.state = changed(
             container.state,
             status="exited",
@@ -294,6 +299,22 @@ class Containers:
         elif container.state.restarting:
             restart.schedule(self, container)
 
+    def _leave_group(self, container: Container) -> bool:
+        """Its run is over. Whether a process of it was killed for want of memory."""
+        path, groups = container.state.group, self.groups
+        if not path:
+            return False
+        oom = groups.out_of_memory(path)
+        container.state = changed(container.state, group="")
+        try:
+            over = groups.removed(path)
+        except OSError as error:
+            log.error("the control group %s stays: %s", path, error)
+            return oom
+        if not over:
+            self.nursery.start_soon(trio.to_thread.run_sync, groups.end, path)
+        return oom
+
     def _decide(self, container: Container, code: int, ran: float) -> None:
         """Exited, or on the way to the next start."""
         policy = container.record.host_config.restart_policy
@@ -309,6 +330,8 @@ class Containers:
         told = read_exit(self.folders, container.id, self.host.boot)
         if was.restarting and told is not None:
             was = changed(was, finished=told.finished)
+        self._leave_group(container)
+        was = changed(was, group="")
         container.state = changed(was, status=status, exit_code=code, error=text, pid=0)
         container.drop_pending()
         if was.restarting:

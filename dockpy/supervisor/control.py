@@ -8,16 +8,15 @@ from dataclasses import replace
 import trio
 
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
-from dockpy.supervisor import pause
+from dockpy.supervisor import pause, served
 from dockpy.supervisor import restart as restart_policy
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import changed
 from dockpy.supervisor.shims import Lost, Shim
-from dockpy.supervisor.signals import signal_number
+from dockpy.supervisor.signals import STOP_TIMEOUT, signal_number, stop_signal, stop_timeout
 from dockpy.supervisor.start import start
 
-STOP_TIMEOUT = 10
 SIGKILL = 9
 
 
@@ -88,9 +87,9 @@ async def stop(
     if not container.state.running:
         raise NotModified(f"container {container.name} is not running")
     config = container.record.config
-    number = signal_number(signal or config.stop_signal or "SIGTERM")
+    number = signal_number(signal) if signal else stop_signal(config)
     if timeout is None:
-        timeout = config.stop_timeout if config.stop_timeout is not None else STOP_TIMEOUT
+        timeout = stop_timeout(config)
     gone = container.exits.add()
     _stopped(containers, container)
     try:
@@ -118,6 +117,7 @@ async def stop(
 async def restart(
     containers: Containers, container: Container, timeout: int | None, signal: str
 ) -> None:
+    served.check_lease(container.id, container.record.host_config, attached=False)
     container.being_restarted = True
     try:
         # Somebody else may do either meanwhile: what counts is that it was stopped and runs.

@@ -24,7 +24,7 @@ from dockpy.errors import InvalidParameter, NotFound
 from dockpy.images.image import Image
 from dockpy.oci.image import ContainerConfig
 from dockpy.oci.platform import host_platform, parse_platform
-from dockpy.supervisor import names, served
+from dockpy.supervisor import limits, names, served
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import Record, State
@@ -51,11 +51,13 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 async def create(containers: Containers, request: ContainerCreate) -> tuple[Container, list[str]]:
     """The new container and the warnings for its creator."""
     warnings = served.check(request)
+    settled, discarded = limits.settle(request.host_config, containers.can)
+    warnings += discarded
     if request.name:
         containers.names.check(_bare(request.name))
     image = await containers.resolve_image(request.config.image)
     _check_platform(request, image)
-    host_config = host_defaults(request.host_config)
+    host_config = host_defaults(settled)
     _check_peers(containers, host_config)
     container_id = ids.new_id()
     config = merged(request.config, image.config.config)
@@ -166,21 +168,6 @@ def host_defaults(host: HostConfig) -> HostConfig:
         log_config=LogConfig(host.log_config.type or "local", host.log_config.config),
         masked_paths=_first(privileged_paths, host.masked_paths, MASKED_PATHS),
         readonly_paths=_first(privileged_paths, host.readonly_paths, READONLY_PATHS),
-        memory=0,
-        memory_reservation=0,
-        memory_swap=0,
-        nano_cpus=0,
-        cpu_shares=0,
-        cpu_period=0,
-        cpu_quota=0,
-        cpu_realtime_period=0,
-        cpu_realtime_runtime=0,
-        blkio_weight=0,
-        cpuset_cpus="",
-        cpuset_mems="",
-        pids_limit=None,
-        oom_kill_disable=None,
-        memory_swappiness=None,
     )
 
 

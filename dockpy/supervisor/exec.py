@@ -86,6 +86,7 @@ async def launch(
                 console_size=exec_.console_size,
                 attachments=attachments,
                 detach=client is None,
+                group=container.state.group or None,
             )
         )
     except DockpyError as error:

@@ -32,10 +32,10 @@ FREEZER, SIGNALS = "freezer", "signals"
 GONE = ("Z", "X")
 
 
-def group_of(container: Container) -> str | None:
-    """The container's own control group, as a folder; asked of the kernel, so it outlives every daemon."""
-    folder = cgroup.folder_of(container.state.pid) if container.state.pid else None
-    return folder if folder is not None and os.path.basename(folder) == container.id else None
+def freezer_of(containers: Containers, container: Container) -> str | None:
+    """The folder of the container's own control group that can stand still."""
+    groups, path = containers.groups, container.state.group
+    return groups.folder(path, "freezer" if groups.version == 1 else "")
 
 
 def note_path(bundle: str) -> str:
@@ -53,11 +53,12 @@ async def pause(containers: Containers, container: Container) -> None:
             raise Conflict(f"Container {container.id} is not running")
         if container.state.paused:
             raise Conflict(f"Container {container.id} is already paused")
-        folder = group_of(container)
         try:
+            await gather(containers, container)
+            folder = freezer_of(containers, container)
             if folder is not None:
                 _write_note(containers, container, FREEZER, [])
-                await _freeze(folder)
+                await trio.to_thread.run_sync(_freeze, folder)
             else:
                 log.warning(
                     "container %s is paused by SIGSTOP: it has no control group of its own",
@@ -95,10 +96,10 @@ async def wake(containers: Containers, container: Container) -> None:
 async def resume(containers: Containers, container: Container) -> None:
     """Whatever stands still because of us goes on."""
     note = _read_note(containers, container)
-    folder = group_of(container)
+    folder = freezer_of(containers, container)
     try:
         if folder is not None:
-            cgroup.write(folder, "cgroup.freeze", "0")
+            cgroup.thaw(folder)
         if note is not None:
             await trio.to_thread.run_sync(_go_on, note)
     except (FileNotFoundError, ProcessLookupError):
@@ -109,9 +110,9 @@ async def resume(containers: Containers, container: Container) -> None:
 def found(containers: Containers, container: Container) -> bool:
     """Whether a container that a new daemon has found stands still, whatever the dead one has noted."""
     note = _read_note(containers, container)
-    folder = group_of(container)
-    if folder is not None:
-        return cgroup.read(folder, "cgroup.freeze") == "1"
+    folder = freezer_of(containers, container)
+    if folder is not None and cgroup.frozen(folder):
+        return True
     return note is not None and any(_stands(pid, start) for pid, start in note)
 
 
@@ -120,13 +121,34 @@ def _over(container: Container) -> bool:
     return not container.state.running
 
 
-async def _freeze(folder: str) -> None:
-    cgroup.write(folder, "cgroup.freeze", "1")
-    with trio.move_on_after(PATIENCE):
-        while cgroup.numbers(folder, "cgroup.events").get("frozen") != 1:
-            await trio.sleep(TURN)
+def _freeze(folder: str) -> None:
+    if not cgroup.freeze(folder, PATIENCE):
+        raise _restless()
+
+
+def _restless() -> DockpyError:
+    return DockpyError(f"it does not stand still within {PATIENCE:.0f} s")
+
+
+async def gather(containers: Containers, container: Container) -> None:
+    """A control group for a container that runs without one, where one can be made."""
+    groups = containers.groups
+    if container.state.group or not groups.version:
         return
-    raise DockpyError(f"it does not stand still within {PATIENCE:.0f} s")
+    path = groups.path(container.id)
+    await trio.to_thread.run_sync(groups.make, path, [])
+    if _over(container):
+        groups.removed(path)
+        return
+    # On disk before anything is in it: whoever comes after us finds and removes it.
+    container.state = changed(container.state, group=path)
+    containers.save_state(container)
+    shim = containers.shim_pid(container)
+
+    def pids() -> list[int]:
+        return [one.pid for one in members(container, Table(), shim)]
+
+    await trio.to_thread.run_sync(groups.gather, path, pids)
 
 
 # -------------------------------------------------------------------------------- by signals
@@ -181,7 +203,7 @@ def _stop(containers: Containers, container: Container) -> None:
             return
         looks += 1
         time.sleep(TURN)
-    raise DockpyError(f"it does not stand still within {PATIENCE:.0f} s")
+    raise _restless()
 
 
 def _go_on(stopped: list[tuple[int, int]]) -> None:

@@ -121,6 +121,7 @@ class State:
     frozen: bool = False  # see `paused`
     restart_at: float = 0.0  # of a restarting one: on the monotonic clock of `boot`, seconds
     delay: float = 0.0  # its last back-off, seconds
+    group: str = ""  # the control group of this run (supervisor.groups)
 
     @property
     def running(self) -> bool:

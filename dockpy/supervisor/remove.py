@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from dockpy.errors import Conflict, DockpyError
-from dockpy.supervisor import restart
+from dockpy.supervisor import pause, restart
 from dockpy.supervisor.container import Container, Outcome
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.shims import Lost
@@ -42,18 +42,20 @@ async def remove(containers: Containers, container: Container, *, force: bool) -
         async with container.lock:
             restart.cancel(container)
             if container.state.running:
-                await _kill(container)
+                await _kill(containers, container)
             take_away(containers, container)
     except BaseException:
         container.removing = False
         raise  # else it stays so: whoever waited for the lock meets a container that is gone
 
 
-async def _kill(container: Container) -> None:
+async def _kill(containers: Containers, container: Container) -> None:
     gone = container.exits.add()
     if container.shim is not None:
         with suppress(Lost):  # it ends in this very moment
             await container.shim.ask(lambda link: link.kill(9, everyone=True))
+    if container.state.paused:
+        await pause.resume(containers, container)  # the freezer of version 1 holds back even that
     with trio.move_on_after(KILL_WITHIN) as scope:
         await gone.wait()
     if scope.cancelled_caught:

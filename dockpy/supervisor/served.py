@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import re
 
-from dockpy.api.container import Config, ContainerCreate, HostConfig, MountRequest
+from dockpy.api.container import (
+    Config,
+    ContainerCreate,
+    HostConfig,
+    MountRequest,
+    RestartPolicy,
+)
 from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.oci.capabilities import normalize
 from dockpy.supervisor import health, logoptions, restart
@@ -34,29 +40,6 @@ ULIMITS = frozenset(
     ]
 )
 
-# Whatever has no enforcement without a control group of ours: docker's flag, and how to see it was given.
-_LIMITS: tuple[tuple[str, str], ...] = (
-    ("memory", "memory (-m)"),
-    ("memory_reservation", "memory-reservation"),
-    ("memory_swap", "memory-swap"),
-    ("nano_cpus", "cpus"),
-    ("cpu_shares", "cpu-shares"),
-    ("cpu_period", "cpu-period"),
-    ("cpu_quota", "cpu-quota"),
-    ("cpu_realtime_period", "cpu-rt-period"),
-    ("cpu_realtime_runtime", "cpu-rt-runtime"),
-    ("cpuset_cpus", "cpuset-cpus"),
-    ("cpuset_mems", "cpuset-mems"),
-    ("blkio_weight", "blkio-weight"),
-    ("blkio_weight_device", "blkio-weight-device"),
-    ("blkio_device_read_bps", "device-read-bps"),
-    ("blkio_device_write_bps", "device-write-bps"),
-    ("blkio_device_read_iops", "device-read-iops"),
-    ("blkio_device_write_iops", "device-write-iops"),
-    ("device_cgroup_rules", "device-cgroup-rule"),
-    ("cgroup_parent", "cgroup-parent"),
-)
-
 _SYSCTL_IPC = re.compile(
     r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+"
 )
@@ -69,7 +52,6 @@ def check(request: ContainerCreate) -> list[str]:
     warnings = _check_mounts(config, host)
     _check_isolation(config, host)
     warnings += _check_network(request)
-    warnings += check_limits(host)
     logoptions.check(host)
     return warnings
 
@@ -92,6 +74,7 @@ def _check_process(config: Config, host: HostConfig) -> None:
     restart.check(host.restart_policy)
     if host.restart_policy.name not in ("", "no") and host.auto_remove:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    check_ending(host, host.restart_policy)
     for limit in host.ulimits:
         if limit.name not in ULIMITS:
             raise InvalidParameter(f"invalid ulimit type: {limit.name}")
@@ -105,6 +88,25 @@ def _check_process(config: Config, host: HostConfig) -> None:
         )
     normalize(host.cap_add, "CapAdd")
     normalize(host.cap_drop, "CapDrop")
+
+
+def check_ending(host: HostConfig, policy: RestartPolicy) -> None:
+    """--lease and --timeout, which say when a container is over, against what starts it again."""
+    if host.timeout < 0:
+        raise InvalidParameter("invalid timeout (--timeout): it must not be negative")
+    for name, given in (("--lease", host.lease), ("--timeout", host.timeout)):
+        if given and policy.name not in ("", "no"):
+            raise InvalidParameter(
+                f"conflicting options: a restart policy would start again what {name} has ended"
+            )
+
+
+def check_lease(container_id: str, host: HostConfig, *, attached: bool) -> None:
+    if host.lease and not attached:
+        raise Conflict(
+            f"container {container_id[:12]} was made with --lease, so its life is that of the client "
+            "that starts it: start it with `start -a`"
+        )
 
 
 def _check_mounts(config: Config, host: HostConfig) -> list[str]:
@@ -370,37 +372,6 @@ def _check_network(request: ContainerCreate) -> list[str]:
 
 def _values(raw: object) -> list[object]:
     return list(raw.values()) if isinstance(raw, dict) else [raw]
-
-
-def check_limits(host: HostConfig) -> list[str]:
-    """A warning for each limit that nothing enforces here; InvalidParameter for what makes no sense."""
-    if 0 < host.memory < 6 << 20:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if host.nano_cpus < 0:
-        raise InvalidParameter("Invalid nanocpus: it must not be negative")
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise InvalidParameter(
-            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
-        )
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidParameter(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < host.memory_swap < host.memory:
-        raise InvalidParameter(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    names = [word for field, word in _LIMITS if getattr(host, field)]
-    if host.memory_swappiness not in (None, -1):
-        names.append("memory-swappiness")
-    if host.oom_kill_disable:
-        names.append("oom-kill-disable")
-    if host.pids_limit not in (None, 0, -1):
-        names.append("pids-limit")
-    return [
-        f"{word} is not enforced: dockpy has no control group to limit on this host; it was discarded"
-        for word in names
-    ]
 
 
 def same_namespace(mode: str) -> str | None:

@@ -1,11 +1,14 @@
-"""Signals by docker's spellings: 15, TERM, SIGTERM, rtmin+3."""
+"""Signals by docker's spellings: 15, TERM, SIGTERM, rtmin+3; and how a container is stopped."""
 
 from __future__ import annotations
 
 import re
 import signal
 
+from dockpy.api.container import Config
 from dockpy.errors import InvalidParameter
+
+STOP_TIMEOUT = 10  # seconds
 
 SIGNALS = {
     name[3:]: int(value)
@@ -31,3 +34,12 @@ def signal_number(text: str) -> int:
     if name in SIGNALS:
         return SIGNALS[name]
     raise InvalidParameter(f"Invalid signal: {text}")
+
+
+def stop_signal(config: Config) -> int:
+    return signal_number(config.stop_signal or "SIGTERM")
+
+
+def stop_timeout(config: Config) -> int:
+    """Seconds until SIGKILL; negative: never."""
+    return STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import trio
@@ -30,8 +30,10 @@ from dockpy.supervisor.assemble import (
 )
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.limits import writes
 from dockpy.supervisor.records import Record, changed
 from dockpy.supervisor.shims import Shim
+from dockpy.supervisor.signals import stop_signal, stop_timeout
 
 
 class _Told(DockpyError):
@@ -55,6 +57,8 @@ async def start(containers: Containers, container: Container, detach_keys: str =
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.state.live:
             raise NotModified(f"container {container.name} is already running")
+        attached = bool(container.pending)
+        served.check_lease(container.id, container.record.host_config, attached=attached)
         # A start by hand is the first of a new row.
         container.state = changed(container.state, restarts=0, delay=0.0)
         await _begin(containers, container, detach_keys)
@@ -86,7 +90,9 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
         container.drop_pending()
         text = f"failed to initialize logging driver: {error}"
         raise _failed(containers, container, text, 128) from None
-    spec = assemble(record, _surroundings(containers, record, bundle))
+    _make_group(containers, container)
+    around = _surroundings(containers, record, bundle)
+    spec = assemble(record, replace(around, group=container.state.group))
     config = json.dumps(spec.to_json(), separators=(",", ":")).encode()
     files.write_atomic(f"{bundle}/config.json", config, durable=False)
     for name in ("exit.json", "shim.json", "paused.json"):
@@ -111,6 +117,17 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
     raise _failed(
         containers, container, "the container's shim ended before it had started the process", 128
     )
+
+
+def _make_group(containers: Containers, container: Container) -> None:
+    """The control group of this run, where it is to have one."""
+    host, groups = container.record.host_config, containers.groups
+    limits = writes(host, containers.can)
+    path = ""
+    if groups.always or (groups.version and (limits or host.cgroup_parent)):
+        path = groups.path(container.id, host.cgroup_parent)
+        groups.make(path, limits)
+    container.state = changed(container.state, group=path)
 
 
 def _failed(containers: Containers, container: Container, message: str, code: int) -> DockpyError:
@@ -169,6 +186,10 @@ def _start_message(
         stdin_once=config.stdin_once,
         console_size=(height_width[0], height_width[1]) if height_width else None,
         attachments=attachments,
+        timeout=host.timeout / 1e9,
+        lease=host.lease,
+        stop_signal=stop_signal(config),
+        stop_timeout=stop_timeout(config),
     )
 
 

@@ -1,17 +1,17 @@
 """What containers use: numbers of the control group where there is one, else of /proc.
 
-One look at /proc serves all containers of a round, and all streams share the rounds. Without a control
-group: CPU and disk of what lives and of what has been waited for, memory as the sum of what is
+One look at /proc serves all containers of a round that need it, and all streams share the rounds. Without
+a control group: CPU and disk of what lives and of what has been waited for, memory as the sum of what is
 resident (pages that processes share count once for each).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -21,13 +21,13 @@ from dockpy.linux import cgroup
 from dockpy.linux.proctable import TICKS, Table
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
-from dockpy.supervisor.pause import group_of, members
+from dockpy.supervisor.counters import UNLIMITED, Counted, Cpu, Entries, count, entries
+from dockpy.supervisor.pause import members
 
 log = logging.getLogger(__name__)
 
 ROUND = 1.0  # seconds between two samples of a stream, as docker's
 FRESH = 0.2  # seconds: how old a look at /proc may be for who asks once
-UNLIMITED = (1 << 64) - 1
 BLKIO = (
     "io_service_bytes_recursive io_serviced_recursive io_queue_recursive io_service_time_recursive "
     "io_wait_time_recursive io_merged_recursive io_time_recursive sectors_recursive"
@@ -35,51 +35,20 @@ BLKIO = (
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """Nanoseconds."""
-
-    total: int = 0
-    user: int = 0
-    system: int = 0
-    host: int = 0
-    cpus: int = 0
-    throttling: tuple[int, int, int] = (0, 0, 0)  # periods, of them throttled, time
-
-    def to_json(self) -> dict[str, object]:
-        periods, throttled, duration = self.throttling
-        result: dict[str, object] = {
-            "cpu_usage": {
-                "total_usage": self.total,
-                "usage_in_kernelmode": self.system,
-                "usage_in_usermode": self.user,
-            },
-            "throttling_data": {
-                "periods": periods,
-                "throttled_periods": throttled,
-                "throttled_time": duration,
-            },
-        }
-        if self.cpus:
-            result["system_cpu_usage"] = self.host
-            result["online_cpus"] = self.cpus
-        return result
-
-
-@dataclass(frozen=True)
 class Sample:
     """At one moment; of a container that does not run, all is nothing."""
 
     read: str = ZERO
-    cpu: Cpu = Cpu()
+    cpu: Cpu = field(default_factory=Cpu)
     memory: dict[str, object] = field(default_factory=dict)
     pids: dict[str, object] = field(default_factory=dict)
-    io: list[dict[str, object]] | None = None
+    io: dict[str, Entries] = field(default_factory=dict)
     networks: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def to_json(container: Container, sample: Sample, before: Sample | None) -> dict[str, object]:
     blkio: dict[str, object] = dict.fromkeys(BLKIO)
-    blkio[BLKIO[0]] = sample.io
+    blkio.update({name: found or None for name, found in sample.io.items()})
     result: dict[str, object] = {
         "read": sample.read,
         "preread": before.read if before is not None else ZERO,
@@ -155,54 +124,64 @@ class Sampler:
         }
 
     def _sample(self, container: Container, fresh: float) -> Sample:
+        try:
+            return sample(self._containers, container, lambda: self._look(fresh))
+        except OSError as error:
+            if error.errno not in cgroup.GONE:
+                log.warning("no numbers of container %s: %s", container.id[:12], error)
+            return Sample()  # it has ended in this moment
+
+    def _look(self, fresh: float) -> Table:
         table = self._table
         if table is None or time.monotonic() - self._looked > fresh:
             self._looked = time.monotonic()
             self._table = table = Table()
-        try:
-            return sample(self._containers, container, table)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
-                log.warning("no numbers of container %s: %s", container.id[:12], error)
-            return Sample()  # it has ended in this moment
+        return table
 
 
-def sample(containers: Containers, container: Container, table: Table) -> Sample:
+def sample(containers: Containers, container: Container, look: Callable[[], Table]) -> Sample:
+    """`look`: at /proc, for what the control group does not count."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    counted = count(containers.groups, container.state.group, most)
+    if not counted.whole:
+        counted = _by_processes(containers, container, counted, look())
+    host, cpus = _host_cpu()
+    return Sample(
+        read=now(),
+        cpu=replace(counted.cpu or Cpu(), host=host, cpus=cpus),
+        memory=counted.memory or {},
+        pids=counted.pids or {},
+        io=counted.io or {},
+        networks=_networks(container),
+    )
+
+
+def _by_processes(
+    containers: Containers, container: Container, counted: Counted, table: Table
+) -> Counted:
+    """`counted`, with what it lacks from /proc."""
     shim = containers.shim_pid(container)
     every = members(container, table, shim)
-    group = group_of(container)
-    host, cpus = _host_cpu()
-    used = cgroup.numbers(group, "cpu.stat") if group is not None else {}
-    if "usage_usec" in used:
-        cpu = Cpu(
-            total=used["usage_usec"] * 1000,
-            user=used.get("user_usec", 0) * 1000,
-            system=used.get("system_usec", 0) * 1000,
-            host=host,
-            cpus=cpus,
-            throttling=(
-                used.get("nr_periods", 0),
-                used.get("nr_throttled", 0),
-                used.get("throttled_usec", 0) * 1000,
-            ),
-        )
-    else:
+    cpu, memory, pids, io = counted.cpu, counted.memory, counted.pids, counted.io
+    if cpu is None:
         parent = table.by_pid.get(shim)
         user = sum(one.user + one.waited_user for one in every)
         system = sum(one.system + one.waited_system for one in every)
         if parent is not None:  # what an exec used and its children did not inherit
             user, system = user + parent.waited_user, system + parent.waited_system
         ns = 10**9
-        total = int((user + system) * ns)
-        cpu = Cpu(total, int(user * ns), int(system * ns), host, cpus)
-    return Sample(
-        read=now(),
-        cpu=cpu,
-        memory=_memory(group, sum(one.rss for one in every)),
-        pids=_pids(group, sum(one.state not in ("Z", "X") for one in every)),
-        io=_io(group, [one.pid for one in every]),
-        networks=_networks(container),
-    )
+        cpu = Cpu(int((user + system) * ns), int(user * ns), int(system * ns))
+    if memory is None:
+        resident = sum(one.rss for one in every)
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        stats = {"anon": resident, "inactive_file": 0}
+        memory = {"usage": resident, "stats": stats, "limit": most}
+    if pids is None:
+        living = sum(one.state not in ("Z", "X") for one in every)
+        pids = {"current": living, "limit": UNLIMITED}
+    if io is None:
+        io = {BLKIO[0]: _io([one.pid for one in every])}
+    return Counted(cpu, memory, pids, io)
 
 
 def _host_cpu() -> tuple[int, int]:
@@ -213,39 +192,7 @@ def _host_cpu() -> tuple[int, int]:
     return total * (10**9 // TICKS), cpus
 
 
-def _memory(group: str | None, resident: int) -> dict[str, object]:
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    usage = cgroup.number(group, "memory.current") if group is not None else None
-    if group is None or usage is None:
-        return {"usage": resident, "stats": {"anon": resident, "inactive_file": 0}, "limit": most}
-    limit = cgroup.number(group, "memory.max")
-    return {
-        "usage": usage,
-        "stats": cgroup.numbers(group, "memory.stat"),
-        "limit": most if limit is None else min(limit, most),
-    }
-
-
-def _pids(group: str | None, living: int) -> dict[str, object]:
-    current = cgroup.number(group, "pids.current") if group is not None else None
-    if group is None or current is None:
-        return {"current": living, "limit": UNLIMITED}
-    limit = cgroup.number(group, "pids.max")
-    return {"current": current, "limit": UNLIMITED if limit is None else limit}
-
-
-def _io(group: str | None, pids: list[int]) -> list[dict[str, object]] | None:
-    entries: list[dict[str, object]] = []
-    if group is not None and os.path.exists(f"{group}/io.stat"):
-        for line in cgroup.read(group, "io.stat").split("\n"):
-            device, _, rest = line.partition(" ")
-            major, colon, minor = device.partition(":")
-            values = dict(word.partition("=")[::2] for word in rest.split())
-            if colon and "rbytes" in values:
-                entries += _io_entries(
-                    int(major), int(minor), int(values["rbytes"]), int(values.get("wbytes", 0))
-                )
-        return entries or None
+def _io(pids: list[int]) -> Entries:
     read = written = 0
     for pid in pids:
         try:
@@ -255,14 +202,8 @@ def _io(group: str | None, pids: list[int]) -> list[dict[str, object]] | None:
         counts = dict(line.split(b": ") for line in lines if b": " in line)
         read += int(counts.get(b"read_bytes", 0))
         written += int(counts.get(b"write_bytes", 0))
-    return _io_entries(0, 0, read, written) if read or written else None
-
-
-def _io_entries(major: int, minor: int, read: int, written: int) -> list[dict[str, object]]:
-    return [
-        {"major": major, "minor": minor, "op": op, "value": value}
-        for op, value in (("read", read), ("write", written))
-    ]
+    both = (("read", str(read)), ("write", str(written)))
+    return entries("0:0", both) if read or written else []
 
 
 def _networks(container: Container) -> dict[str, dict[str, int]]:

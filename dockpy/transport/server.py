@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Protocol
 
 import trio
@@ -27,13 +28,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
-CONNECTIONS = 512
-HANDSHAKE_WITHIN = 20.0  # seconds
-HEAD_WITHIN = 30.0  # between the first byte of a head and its last
-IDLE = 180.0  # between two requests
-BLOCK_WITHIN = 60.0  # for some bytes in, and for a block out
 LINGER = 1.0  # see Connection.linger: else the peer gets a reset before it has read the answer
 GRACE = 10.0  # what is under way at the end may take so long
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, but for `connections`."""
+
+    connections: int = 512  # at once; others wait in the kernel's queue
+    handshake: float = 20.0
+    head: float = 30.0  # between the first byte of a head and its last
+    idle: float = 180.0  # between two requests
+    block: float = 60.0  # for some bytes in, and for a block out
+
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED)
 
@@ -98,12 +106,18 @@ class Exchange:
     """One request and its reply."""
 
     def __init__(
-        self, wire: Wire, codec: ServerCodec, request: Request, base: Sequence[tuple[str, str]]
+        self,
+        wire: Wire,
+        codec: ServerCodec,
+        request: Request,
+        base: Sequence[tuple[str, str]],
+        limits: Limits,
     ) -> None:
         self.request = request
         self._wire = wire
         self._codec = codec
         self._base = base
+        self._within = limits.block
         self._over = False  # whether the whole body has been taken
         self._cut = False
         self.begun = False  # whether the status is on its way
@@ -126,7 +140,7 @@ class Exchange:
                 self._over = True
             elif isinstance(event, NeedData):
                 data = b""
-                with trio.move_on_after(BLOCK_WITHIN):
+                with trio.move_on_after(self._within):
                     data = await self._wire.receive(size)
                 if data:
                     self._codec.receive(data)
@@ -188,7 +202,7 @@ class Exchange:
             there = end if available is None else min(await available(offset), end)
             wanted = min(there - offset, BLOCK)
             sent = 0
-            with trio.move_on_after(BLOCK_WITHIN):
+            with trio.move_on_after(self._within):
                 sent = await self._wire.send_file(fd, offset, wanted)
             if sent < wanted or not sent:
                 self.broken = True
@@ -222,7 +236,7 @@ class Exchange:
     async def _send(self, data: bytes) -> None:
         if not data:
             return
-        with trio.move_on_after(BLOCK_WITHIN) as scope:
+        with trio.move_on_after(self._within) as scope:
             await self._wire.send(data)
         if scope.cancelled_caught:
             self.broken = True
@@ -243,12 +257,13 @@ class HttpServer:
         *,
         base: Sequence[tuple[str, str]] = (),
         tls: ssl.SSLContext | None = None,
-        connections: int = CONNECTIONS,
+        limits: Limits = Limits(),
     ) -> None:
         self._handle = handle
         self._base = tuple(base)
         self._tls = tls
-        self._slots = trio.Semaphore(connections)
+        self._slots = trio.Semaphore(limits.connections)
+        self._limits = limits
         self._stop = trio.Event()
         self._waiting: set[trio.CancelScope] = set()
 
@@ -300,7 +315,7 @@ class HttpServer:
         try:
             wire: Wire = Connection(sock)
             if self._tls is not None:
-                wire = await _encrypted(sock, self._tls)
+                wire = await _encrypted(sock, self._tls, self._limits.handshake)
             try:
                 await self._exchanges(wire)
             finally:
@@ -321,7 +336,7 @@ class HttpServer:
                 request = await self._next_request(wire, codec)
                 if request is None:
                     return
-                exchange = Exchange(wire, codec, request, self._base)
+                exchange = Exchange(wire, codec, request, self._base, self._limits)
                 await self._handle(exchange)
                 again = await exchange.finish()
             except BadRequest as error:
@@ -345,7 +360,7 @@ class HttpServer:
                 continue
             begun = codec.mid_request
             data = b""
-            with trio.move_on_after(HEAD_WITHIN if begun else IDLE) as scope:
+            with trio.move_on_after(self._limits.head if begun else self._limits.idle) as scope:
                 self._waiting.add(scope)
                 try:
                     data = await wire.receive(1 << 16)
@@ -356,9 +371,9 @@ class HttpServer:
             codec.receive(data)
 
 
-async def _encrypted(sock: socket.socket, context: ssl.SSLContext) -> TlsConnection:
+async def _encrypted(sock: socket.socket, context: ssl.SSLContext, within: float) -> TlsConnection:
     wire = TlsConnection(sock, context)
-    with trio.move_on_after(HANDSHAKE_WITHIN) as scope:
+    with trio.move_on_after(within) as scope:
         await wire.handshake()
     if scope.cancelled_caught:
         raise PeerGone

@@ -97,7 +97,7 @@ def test_login_keeps_what_the_daemon_has_tried(person: Person) -> None:
     assert (code, out) == (0, "Login Succeeded\n")
     assert err.startswith(
         "WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n"
-        f"WARNING! Your password will be stored unencrypted in {person.path}.\n"
+        f"\nWARNING! Your credentials are stored unencrypted in '{person.path}'.\n"
         "Configure a credential helper to remove this warning. See\n"
     )
     [asked] = person.daemon.requests
@@ -145,9 +145,10 @@ def test_a_token_is_kept_in_place_of_the_password(tmp_path: Path) -> None:
     [
         (["-u", "me", "-p", "wrong"], b"", 'Error response from daemon: Get "https://r/v2/": unauthorized: no\n'),
         (["-u", "me"], b"", "Error: Cannot perform an interactive login from a non TTY device\n"),
-        (["--password-stdin"], b"x", "Must provide --username with --password-stdin\n"),
-        (["-u", "me", "-p", "x", "--password-stdin"], b"", "--password and --password-stdin are mutually exclusive\n"),
+        (["--password-stdin"], b"x", "the --password-stdin option requires --username to be set\n"),
+        (["-u", "me", "-p", "x", "--password-stdin"], b"", "conflicting options: cannot specify both --password and --password-stdin\n"),
         (["-u", "me", "--password-stdin"], b" \n", "password is empty\n"),
+        (["-u", "", "-p", "x"], b"", "username is empty\n"),
     ],
 )  # fmt: skip
 def test_a_login_that_fails_says_why_and_keeps_nothing(

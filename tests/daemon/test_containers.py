@@ -332,11 +332,3 @@ def test_refusals_name_what_is_not_served(engine: Engine) -> None:
     )
     assert answer.status == 501
     assert "-v v:/v" in answer.message
-
-
-def test_a_limit_that_is_not_enforced_is_warned_of(engine: Engine) -> None:
-    body = {"Image": IMAGE, "HostConfig": {"NetworkMode": "none", "Memory": 1 << 30}}
-    raw = engine.ask("POST", "/containers/create", body).json()
-    assert isinstance(raw, dict)
-    (warning,) = raw["Warnings"]
-    assert "memory" in warning

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ import pytest
 
 from tests.daemon.conftest import Engine
 from tests.daemon.test_archive import content, put
+from tests.images.archives import sha256, tar_of
+from tests.registry.toy import Toy, serving
 from tests.storage.archives import Archive
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
@@ -73,3 +77,23 @@ def test_nothing_is_half_copied_or_half_committed(small: Engine) -> None:
     assert other.status == 201
     assert content(small, container, "/tmp/x") == b"old"
     assert small.ask("GET", f"/containers/{container}/export").status == 200
+
+
+def test_a_pull_that_does_not_fit_leaves_nothing(small: Engine) -> None:
+    room = os.statvfs(small.paths.store)
+    before = room.f_bavail * room.f_frsize
+    with serving(Toy()) as toy:
+        bomb = tar_of([("zeros", bytes(96 << 20))])
+        toy.put_image([gzip.compress(bomb, 1)], [sha256(bomb)], "latest")
+        toy.put_image([os.urandom(80 << 20)], [sha256(b"")], "large")
+        for tag, words in (
+            ("latest", "no space left for a file"),
+            ("large", "no space left on device"),
+        ):
+            query = f"fromImage={toy.host}/full&tag={tag}"
+            answer = small.ask("POST", f"/images/create?{query}")
+            assert words in str(json.loads(answer.body.splitlines()[-1])["error"])
+            assert small.ask("GET", f"/images/{toy.host}/full:{tag}/json").status == 404
+        assert small.ask("POST", "/images/prune").status == 200
+    room = os.statvfs(small.paths.store)
+    assert before - room.f_bavail * room.f_frsize < 4 << 20

@@ -223,17 +223,6 @@ def test_a_daemon_that_was_stopped_and_started_starts_always_ones(engine: Engine
     eventually(reached(engine, container, "running"))
 
 
-def test_update_tells_of_limits_that_nothing_enforces(engine: Engine) -> None:
-    where = f"/containers/{engine.create('true')}/update"
-    answer = engine.ask("POST", where, {"Memory": 64 << 20, "PidsLimit": 9})
-    discarded = (
-        "is not enforced: dockpy has no control group to limit on this host; it was discarded"
-    )
-    assert answer.status == 200
-    assert answer.json() == {"Warnings": [f"memory (-m) {discarded}", f"pids-limit {discarded}"]}
-    assert "Minimum memory" in engine.ask("POST", where, {"Memory": 1}).message
-
-
 def test_update_changes_the_policy(engine: Engine) -> None:
     container = engine.run("sh", "-c", "sleep 0.3; exit 3")
     answer = engine.ask("POST", f"/containers/{container}/update", policy("on-failure", 1))

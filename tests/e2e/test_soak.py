@@ -39,7 +39,7 @@ def left_behind(engine: Engine) -> dict[str, int]:
     store = Path(engine.environ["DOCKPY_STORE"])
     return {
         "processes": len(rows),
-        "mounts": len(Path(f"/proc/{daemon}/mountinfo").read_text().splitlines()),
+        "mounts": Path(f"/proc/{daemon}/mountinfo").read_text().count(str(store)),
         "descriptors": len(os.listdir(f"/proc/{daemon}/fd")),
         "containers": len(list((store / "containers").iterdir())),
         "active": sum(1 for path in (store / "snapshots" / "active").iterdir()),

@@ -152,7 +152,7 @@ def test_stats_once(engine: Engine, counting: str) -> None:
         "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS",
     ]  # fmt: skip
     rows = {re.split(r"\s{2,}", line)[1]: re.split(r"\s{2,}", line) for line in (first, second)}
-    assert 10 < float(rows[busy][2].rstrip("%")) < 120
+    assert 1 < float(rows[busy][2].rstrip("%")) < 120
     assert re.fullmatch(r"[0-9.]+[KM]iB / [0-9.]+GiB", rows[busy][3])
     assert rows[busy][7] == "1"
     assert int(rows[counting][7]) >= 2

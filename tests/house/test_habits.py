@@ -57,7 +57,7 @@ def test_no_global_state() -> None:
 
 # Questions to which "there is none" is the answer that was asked for, with one call in their try.
 PREDICATES = {
-    ("dockpy.client.create_body", "_ip"),
+    ("dockpy.client.create_network", "is_address"),
     ("dockpy.client.listing", "uses"),
     ("dockpy.client.terminal", "is_terminal"),
     ("dockpy.files", "__enter__"),  # try_locked: the answer is whether

@@ -250,6 +250,30 @@ def test_a_registry_that_goes_away_leaves_the_store_as_it_was(
     assert told(push(store, name))[-1].startswith("v1: digest: ")
 
 
+def test_an_old_registry_gets_dockers_schema_2(store: ImageStore, taker: Taker) -> None:
+    plain, packed = f"{taker.host}/a/plain:v1", f"{taker.host}/a/packed:v1"
+    load(store, image("x", names=[plain]))
+    load(store, image("y", names=[packed, "other:v1"], compress="gzip"), oci_archive)
+    push(store, packed)
+    first = store.resolve(packed)
+    taker.old = True
+    store.tag(packed, f"{taker.host}/b/packed:v1")
+    for name in (plain, f"{taker.host}/b/packed:v1"):
+        lines = push(store, name)
+        kind, data = taker.manifests[parse_reference(name).path]["v1"]
+        assert kind == "application/vnd.docker.distribution.manifest.v2+json"
+        assert {one["mediaType"] for one in json.loads(data)["layers"]} == {
+            "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        }
+        assert told(lines)[-1] == f"v1: digest: {sha256(data)} size: {len(data)}"
+        assert f"{parse_reference(name).name}@{sha256(data)}" in store.resolve(name).repo_digests
+    # A digest that is known elsewhere stays what it was.
+    assert store.resolve(first.repo_digests[0]).id == first.id
+    assert store.content.has(first.descriptor.digest)
+    taker.old = False
+    assert "Layer already exists" in told(push(store, packed))[2]
+
+
 def test_an_image_removed_meanwhile_is_still_sent(store: ImageStore, taker: Taker) -> None:
     name = f"{taker.host}/a/b:v1"
     load(store, image("x", names=[name]))

@@ -30,6 +30,7 @@ class Taker:
     forgets: bool = False  # of an upload that was cut it knows nothing
     slow: float = 0.0  # seconds that each 64 KiB of a body take
     busy: int = 0  # answers so many uploads' beginnings with 503
+    old: bool = False  # takes docker's schema 2 alone
     tokens: bool = False  # lets in by token; `user` may push, below `his` alone
     user: str = "me:secret"
     his: str = ""
@@ -151,6 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
             data = self._read(self.length)
             digest = "sha256:" + hashlib.sha256(data).hexdigest()
             document = json.loads(data)
+            if taker.old and "docker" not in self.headers.get("Content-Type", ""):
+                self._fail(400, "MANIFEST_INVALID", "manifest invalid")
+                return
             known = taker.blobs.get(name, {})
             for blob in (document["config"], *document["layers"]):
                 if blob["digest"] not in known:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import random
 import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,14 +28,16 @@ def test_killed_at_any_point_of_an_upload(tmp_path: Path) -> None:
     deaths = 0
     while True:
         killer = threading.Timer(chance.uniform(0.005, 0.06), serving.kill)
-        killer.start()
+        if deaths < 6:
+            killer.start()
         answer = None
         with contextlib.suppress(ConnectionError, OSError):
             rest = data[have:]
             where = {"Content-Range": f"{have}-{len(data) - 1}"} if rest else {}
             answer = serving.ask("PUT", f"{place}?digest={digest}", rest, where)
-        killer.cancel()
-        killer.join()
+        if deaths < 6:
+            killer.cancel()
+            killer.join()
         if serving.process.poll() is not None:
             deaths += 1
             serving.start()
@@ -183,3 +187,49 @@ def peak_memory(pid: int) -> int:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     raise AssertionError("no VmHWM")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
+def test_a_full_disk_is_told_and_given_back(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
+    try:
+        serving = Serving(disk / "store")
+        try:
+            data = os.urandom(9 << 20)
+            path = f"/v2/a/blobs/uploads/?digest={digest_of(data)}"
+            place = serving.begin("a")
+            for method, where in (("POST", path), ("PATCH", place)):
+                answer = serving.ask(method, where, data, {"Expect": ""})
+                assert answer.status == 507
+                assert "no space is left" in answer.body.decode()
+            assert serving.ask("GET", place).code == "BLOB_UPLOAD_UNKNOWN"
+            digest = serving.push_image("a", "x", data[: 4 << 20])
+            assert serving.ask("GET", f"/v2/a/manifests/{digest}").status == 200
+        finally:
+            assert serving.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_many_who_push_mount_and_delete_the_same_blob(registry: Serving, name: str) -> None:
+    """Whatever the order, a repository that has been told 201 has the whole blob until it deletes it."""
+    data = os.urandom(200_000)
+    digest = digest_of(data)
+
+    def one(number: int) -> None:
+        own = f"{name}/{number}"
+        for turn in range(6):
+            if (number + turn) % 2:
+                path = f"/v2/{own}/blobs/uploads/?mount={digest}&from={name}/{number - 1}"
+                if registry.ask("POST", path).status != 201:
+                    registry.push_blob(own, data)
+            else:
+                registry.push_blob(own, data)
+            assert registry.ask("GET", f"/v2/{own}/blobs/{digest}").body == data
+            assert registry.ask("DELETE", f"/v2/{own}/blobs/{digest}").status == 202
+
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(one, range(6)))
+    assert not (registry.store / "blobs" / digest.replace(":", "/")).exists()

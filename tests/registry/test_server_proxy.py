@@ -225,10 +225,11 @@ def torn(cache: Repository, digest: str) -> bytes:
         ("/manifests/", 502, always(500)),
         ("/manifests/", 403, always(403)),
         ("/blobs/", 502, always(500)),
+        ("/blobs/", 429, always(429)),
         ("/blobs/", 403, always(401)),
         ("/blobs/", 502, always(200, b"shorter", "application/octet-stream")),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_an_upstream_s_nonsense_is_an_error_and_nothing_is_kept(
     toy: Toy, cache: Repository, piece: str, status: int, answer: object
@@ -266,6 +267,29 @@ def test_the_person_s_credentials_reach_the_upstream_and_nobody_s_eyes(tmp_path:
             assert (answer.status, answer.code) == (403, "DENIED")
         finally:
             running.stop()
+
+
+def test_a_cache_that_is_killed_in_the_middle_begins_again(tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    with serving(Toy()) as toy:
+        digest = toy.put_blob(data)
+        toy.lies["/blobs/"] = cut_after(2 << 20, seconds=5)
+        running = Serving(tmp_path / "store", f"--proxy={toy.url}")
+        with ThreadPoolExecutor(1) as client:
+            asked = client.submit(torn, Repository(running), digest)
+            end = time.monotonic() + 10
+            while not any(path.stat().st_size for path in tmp_path.glob("store/uploads/*/data")):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            running.kill()
+            assert len(asked.result()) < len(data)
+        running.start()
+        try:
+            toy.lies.clear()
+            assert os.listdir(tmp_path / "store/uploads") == []
+            assert Repository(running).blob(digest).body == data
+        finally:
+            assert running.stop() == 0
 
 
 def test_evict_forgets_what_nobody_asks_for(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_socket_in_the_place_of_the_daemon_s_is_believed_only_if_ours(
     place = tmp_path / "tmp"
     place.mkdir()
     place.chmod(0o777)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o011)
     paths = Paths(str(tmp_path / "store"))
     os.makedirs(paths.store)

@@ -17,7 +17,7 @@ import pytest
 from dockpy.shim import recycled
 from dockpy.shim.log import LocalReader
 from dockpy.shim.logwriter import LocalWriter, serials
-from dockpy.shim.protocol import LogConfig
+from dockpy.shim.protocol import LogConfig, Reply
 from tests.shim.harness import client, in_thread, read_all, started
 
 if TYPE_CHECKING:
@@ -175,6 +175,28 @@ def test_a_second_client_in_a_flood_gets_what_comes_then(tmp_path: Path) -> None
     assert thread_got[0].endswith(b"\0end\n")
     assert shim.code() == 0
     assert logged(shim.bundle / "log") == bytes(40_000_000) + b"end\n"
+
+
+def test_a_blocking_pipe_for_both_streams_never_blocks_the_shim(tmp_path: Path) -> None:
+    """Between poll's word that there is room and the write, the other stream may have filled it."""
+    reading, writing = os.pipe()
+    ours, attachment = client(stdout_fd=writing, stderr_fd=os.dup(writing))
+    lines = "i=0; while [ $i -lt 30000 ]; do echo $i; echo $i >&2; i=$((i+1)); done"
+    flood = "head -c 2000000 /dev/zero; (head -c 1000000 /dev/zero >&2); echo end"
+    shim = started(
+        tmp_path, "sh", "-c", f"{lines}; {flood}", attachments=(attachment,), log=config(tmp_path)
+    )
+    for _ in range(20):
+        shim.link.state()
+        shim.hear(Reply, 2)
+        os.read(reading, 5000)
+    rest = read_all(reading)
+    assert rest.count(b"\0") == 3_000_000
+    assert read_all(ours) == b""
+    assert shim.code() == 0
+    numbers = b"".join(b"%d\n" % number for number in range(30000))
+    assert logged(shim.bundle / "log") == numbers + bytes(2_000_000) + b"end\n"
+    assert logged(shim.bundle / "log", 2) == numbers + bytes(1_000_000)
 
 
 # ------------------------------------------------------------------------- files written over

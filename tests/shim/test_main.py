@@ -328,3 +328,55 @@ def test_many_writers_and_a_kill_at_any_instant_lose_no_byte_that_was_read(tmp_p
     assert shim.ended()
     assert shim.log().split() == [b"%d" % number for number in range(1, 301)]
     assert shim.exit_file()["code"] == 4
+
+
+def test_when_its_time_is_over_the_stop_signal_comes_first_and_the_code_is_124(
+    tmp_path: Path,
+) -> None:
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.02; done"
+    shim = started(tmp_path, "sh", "-c", script, timeout=0.3)
+    shim.link.close()  # no daemon is needed
+    assert shim.ended()
+    record = shim.exit_file()
+    assert (record["code"], record["error"]) == (124, "its time (--timeout 0.3s) was over")
+    assert shim.log() == b"up\nbye\n"
+
+
+def test_what_does_not_heed_its_stop_signal_is_killed(tmp_path: Path) -> None:
+    script = "trap '' TERM; while :; do sleep 0.02; done"
+    shim = started(tmp_path, "sh", "-c", script, timeout=0.1, stop_timeout=0.2)
+    told = shim.hear(Exit)
+    assert (told.code, told.error) == (124, "its time (--timeout 0.1s) was over")
+
+
+def test_a_process_that_ends_in_time_has_its_own_code(tmp_path: Path) -> None:
+    shim = started(tmp_path, "sh", "-c", "exit 7", timeout=60.0, lease=False)
+    assert (shim.hear(Exit).code, shim.ended()) == (7, True)
+
+
+def test_with_a_lease_the_container_ends_with_the_clients_that_started_it(tmp_path: Path) -> None:
+    (one, first), (two, second) = client(stdin=True), client()
+    shim = started(
+        tmp_path, "sleep", "60", attachments=(first, second), lease=True, open_stdin=True
+    )
+    later, third = client()
+    shim.link.attach(third)
+    shim.hear(Reply)
+    os.close(third.conn)
+    one.shutdown(socket.SHUT_WR)  # the end of its input is not its own
+    two.close()
+    shim.link.state()
+    assert shim.hear(Reply).fields["code"] is None
+    shim.link.close()
+    one.close()  # as the kernel does when the client is killed
+    assert shim.ended()
+    assert shim.exit_file()["error"] == "the client that held its lease (--lease) has gone"
+    assert shim.exit_file()["code"] == 128 + signal.SIGTERM
+    later.close()
+
+
+def test_a_lease_of_a_client_that_has_gone_before_the_start_is_over_at_once(tmp_path: Path) -> None:
+    gone, attachment = client()
+    gone.close()
+    shim = start_shim(tmp_path, "sleep", "60", attachments=(attachment,), lease=True)
+    assert shim.hear(Exit).code == 128 + signal.SIGTERM

@@ -116,5 +116,20 @@ def test_a_reader_can_be_stopped(content: ContentStore) -> None:
 
 def test_more_than_the_disk_has_is_refused_before_the_first_byte(content: ContentStore) -> None:
     one = Partials(content).take(Digest("sha256:" + "0" * 64), 1 << 60)
-    with pytest.raises(Unavailable, match="no space left"):
+    with pytest.raises(Unavailable, match="no space left on device"):
         one.begin()
+
+
+def test_two_sizes_of_one_blob_do_not_meet(content: ContentStore) -> None:
+    partials = Partials(content)
+    honest, lying = partials.take(BLOB, len(DATA)), partials.take(BLOB, 100)
+    for one in (honest, lying):
+        one.begin()
+    honest.write(DATA[:9000])
+    lying.write(b"x" * 100)
+    with pytest.raises(InvalidParameter):
+        lying.verify()
+    honest.write(DATA[9000:])
+    honest.verify()
+    honest.keep()
+    assert content.read(BLOB) == DATA

@@ -56,22 +56,15 @@ def test_an_anonymous_volume_is_a_folder_of_the_container_and_said_so() -> None:
         ({"LogConfig": {"Type": "local", "Config": {"max-sizes": "1m"}}}, InvalidParameter),
         ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, InvalidParameter),
         ({"Runtime": "kata"}, InvalidParameter),
-        ({"Memory": 5}, InvalidParameter),
         ({"SecurityOpt": ["nonsense"]}, InvalidParameter),
+        ({"DockpyLease": True, "RestartPolicy": {"Name": "always"}}, InvalidParameter),
+        ({"DockpyTimeout": 1, "RestartPolicy": {"Name": "on-failure"}}, InvalidParameter),
+        ({"DockpyTimeout": -1}, InvalidParameter),
     ],
 )
 def test_what_docker_refuses_is_refused(host: dict[str, object], error: type[DockpyError]) -> None:
     with pytest.raises(error):
         check(host)
-
-
-def test_limits_that_nothing_enforces_are_warned_of_by_name() -> None:
-    warnings = check({"NetworkMode": "none", "Memory": 1 << 30, "NanoCpus": 5, "PidsLimit": 9})
-    assert [warning.split(" is not")[0] for warning in warnings] == [
-        "memory (-m)",
-        "cpus",
-        "pids-limit",
-    ]
 
 
 def test_bridge_says_in_one_line_what_it_is() -> None:

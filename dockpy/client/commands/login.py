@@ -45,14 +45,23 @@ def login_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 def _password(options: Options) -> str:
     """Of the flags, or of stdin; "" where it is to be asked for."""
     password = options.text("password")
+    if options.on("password-stdin"):
+        if options.given("password"):
+            raise CommandError(
+                "conflicting options: cannot specify both --password and --password-stdin"
+            )
+        if not options.given("username"):
+            raise CommandError("the --password-stdin option requires --username to be set")
+    for name in ("username", "password"):
+        if options.given(name) and not options.text(name):
+            raise CommandError(f"{name} is empty")
     if password:
         err("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
-    if not options.on("password-stdin"):
-        return password
-    if password:
-        raise CommandError("--password and --password-stdin are mutually exclusive")
-    if not options.text("username"):
-        raise CommandError("Must provide --username with --password-stdin")
+    return _secret() if options.on("password-stdin") else password
+
+
+def _secret() -> str:
+    """All of stdin but the last line's end."""
     data = bytearray()
     while chunk := os.read(0, 1 << 16):
         data += chunk

@@ -29,10 +29,15 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
     upstream = options.text("proxy")
     if upstream:
         settings.update(_upstream(cli, upstream))
-    if not folder:
+    if not folder or options.on("images"):
         if not cli.own_daemon:
-            raise CommandError("--store DIR is wanted where DOCKER_HOST names another daemon")
+            raise CommandError(
+                "DOCKER_HOST names another daemon: give --store DIR, without --images"
+            )
         paths = birth.make_store(Paths(store_of(cli.environ, os.geteuid())), cli.environ)
+    if options.on("images"):
+        settings["images"] = paths.images
+    if not folder:
         # A cache of its own for each upstream: names mean something else there.
         folder = (
             f"{paths.data}/registry-proxy/{_host(upstream)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dockpy import localdisk, reexec
+from dockpy.client.commands.enable import disable
 from dockpy.client.commands.prune import agreed
 from dockpy.client.errors import CommandError
 from dockpy.client.output import out
@@ -39,5 +40,6 @@ def system_reset_command(cli: Cli, options: Options, arguments: list[str]) -> in
     status = os.waitpid(child, 0)[1]
     if status:
         return 1
+    disable(cli.environ)
     out(f"Removed {store}\n")
     return 0

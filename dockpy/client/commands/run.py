@@ -122,6 +122,10 @@ def _create(
         )
     if cli.own_daemon:
         create_body.refuse_unserved(options)
+    elif options.on("lease") or options.given("timeout"):
+        raise CommandError(
+            "--lease and --timeout are dockpy's own: another daemon ignores them", 125
+        )
     image = arguments[0]
     proxies = (
         key_values.proxies(cli.config, cli.host or "default") if "proxies" in cli.config else None

@@ -128,7 +128,8 @@ class ContainerHandlers:
     async def update(self, exchange: Exchange) -> None:
         container = self._named(exchange)
         raw = parse_object(await exchange.json(empty={}), "the body")
-        await exchange.reply(200, {"Warnings": update(self._containers, container, raw)})
+        warnings = await update(self._containers, container, raw)
+        await exchange.reply(200, {"Warnings": warnings})
 
     async def prune(self, exchange: Exchange) -> None:
         filters = q.filters(exchange.query, ("until", "label", "label!"))

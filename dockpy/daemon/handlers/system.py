@@ -13,13 +13,16 @@ import trio
 import dockpy
 from dockpy.api import query as q
 from dockpy.api.times import now
+from dockpy.config import SETTINGS, RegistrySettings
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter
+from dockpy.linux import cgroup
 from dockpy.oci.platform import host_platform
 from dockpy.paths import Paths
 from dockpy.supervisor import inspect
 from dockpy.supervisor.containers import Containers
+from dockpy.supervisor.limits import Support
 
 LOG_TAIL = 1 << 20
 
@@ -32,6 +35,7 @@ class About:
     tier: str
     build: str
     run: str
+    registry: RegistrySettings = SETTINGS
 
 
 class SystemHandlers:
@@ -112,10 +116,7 @@ class SystemHandlers:
         running = containers.running() - paused
         images = await trio.to_thread.run_sync(containers.images.list, limiter=containers.disk)
         uname = os.uname()
-        warnings = [
-            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
-            "and pause stops each process by SIGSTOP"
-        ]
+        can, groups = containers.can, containers.groups
         security = ["name=seccomp,profile=builtin", "name=cgroupns"]
         if self._about.tier != "root":
             security.append("name=rootless")
@@ -138,24 +139,22 @@ class SystemHandlers:
                     "Authorization": None,
                     "Log": ["json-file", "local", "none"],
                 },
-                "MemoryLimit": False,
-                "SwapLimit": False,
-                "CpuCfsPeriod": False,
-                "CpuCfsQuota": False,
-                "CPUShares": False,
-                "CPUSet": False,
-                "PidsLimit": False,
-                "OomKillDisable": False,
+                "MemoryLimit": can.memory,
+                "SwapLimit": can.swap,
+                "CpuCfsPeriod": can.cfs,
+                "CpuCfsQuota": can.cfs,
+                "CPUShares": can.shares,
+                "CPUSet": can.cpuset,
+                "PidsLimit": can.pids,
+                "OomKillDisable": can.oom_disable,
                 "IPv4Forwarding": True,
                 "Debug": False,
                 "NFd": _descriptors(),
                 "NGoroutines": 1,
                 "SystemTime": now(),
                 "LoggingDriver": "local",
-                "CgroupDriver": "none",
-                "CgroupVersion": "2"
-                if os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-                else "1",
+                "CgroupDriver": "cgroupfs" if groups.version else "none",
+                "CgroupVersion": str(groups.version or cgroup.version() or 1),
                 "NEventsListener": containers.events.listeners,
                 "KernelVersion": uname.release,
                 "OperatingSystem": _distribution(),
@@ -163,17 +162,13 @@ class SystemHandlers:
                 "OSType": "linux",
                 "Architecture": uname.machine,
                 "IndexServerAddress": "https://index.docker.io/v1/",
-                "RegistryConfig": {
-                    "InsecureRegistryCIDRs": [],
-                    "IndexConfigs": {},
-                    "Mirrors": [],
-                },
+                "RegistryConfig": _registries(self._about.registry),
                 "NCPU": len(os.sched_getaffinity(0)),
                 "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
                 "GenericResources": None,
-                "HttpProxy": "",
-                "HttpsProxy": "",
-                "NoProxy": "",
+                "HttpProxy": _masked(self._about.registry.http_proxy),
+                "HttpsProxy": _masked(self._about.registry.https_proxy),
+                "NoProxy": self._about.registry.no_proxy,
                 "Name": uname.nodename,
                 "Labels": [],
                 "ExperimentalBuild": False,
@@ -196,7 +191,7 @@ class SystemHandlers:
                 "InitCommit": {"ID": self._about.build},
                 "SecurityOptions": security,
                 "CDISpecDirs": [],
-                "Warnings": warnings,
+                "Warnings": _warnings(can),
             },
         )
 
@@ -285,6 +280,51 @@ class SystemHandlers:
         if tail:
             data = b"".join(data.splitlines(keepends=True)[-tail:])
         await exchange.reply(200, data, headers=[("Content-Type", "text/plain; charset=utf-8")])
+
+
+def _warnings(can: Support) -> list[str]:
+    """docker's, and one for all of them where nothing can be limited."""
+    if not can.version:
+        return [
+            "WARNING: no control group of our own: memory, cpu and pids limits are not enforced, "
+            "and pause stops each process by SIGSTOP"
+        ]
+    kinds = (
+        (can.memory, "memory limit"),
+        (can.swap, "swap limit"),
+        (can.pids, "pids limit"),
+        (can.cfs, "cpu cfs quota"),
+        (can.cfs, "cpu cfs period"),
+        (can.shares, "cpu shares"),
+        (can.cpuset, "cpuset"),
+    )
+    return [f"WARNING: No {kind} support" for there, kind in kinds if not there]
+
+
+def _registries(settings: RegistrySettings) -> dict[str, object]:
+    """As docker tells its own; loopback is always insecure."""
+    ranges = [text for text in settings.insecure if "/" in text]
+    hosts = {text: (False, False) for text in settings.insecure if "/" not in text}
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *ranges],
+        "IndexConfigs": {
+            name: {
+                "Name": name,
+                "Mirrors": list(settings.mirrors) if official else [],
+                "Secure": secure,
+                "Official": official,
+            }
+            for name, (secure, official) in {"docker.io": (True, True), **hosts}.items()
+        },
+        "Mirrors": list(settings.mirrors),
+    }
+
+
+def _masked(proxy: str) -> str:
+    """Without the password that it may hold."""
+    head, at, host = proxy.rpartition("@")
+    scheme, separator, _ = head.partition("://")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
 def _descriptors() -> int:

@@ -1,0 +1,80 @@
+"""The flags of `run` and `create` that set limits and have a grammar of their own. Imported when one is given."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dockpy.client.flags import Options
+
+    Body = dict[str, object]
+
+_ULIMITS = frozenset(
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
+)
+
+
+def ulimit(text: str) -> dict[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    if name not in _ULIMITS:
+        raise ValueError(f"invalid ulimit type: {name}")
+    parts = value.split(":")
+    if len(parts) > 2:
+        raise ValueError(
+            f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
+        )
+    limits = []
+    for part in parts:
+        if not part.lstrip("-").isdigit():
+            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
+        limits.append(int(part))
+    soft, hard = limits[0], limits[-1]
+    if hard != -1 and (soft == -1 or soft > hard):
+        told = "unlimited" if soft == -1 else str(soft)
+        if soft == -1:
+            raise ValueError(
+                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            )
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}"
+        )
+    return {"Name": name, "Hard": hard, "Soft": soft}
+
+
+def block_io(options: Options, host: Body) -> None:
+    for flag, field in (
+        ("device-read-bps", "BlkioDeviceReadBps"),
+        ("device-write-bps", "BlkioDeviceWriteBps"),
+        ("device-read-iops", "BlkioDeviceReadIOps"),
+        ("device-write-iops", "BlkioDeviceWriteIOps"),
+        ("blkio-weight-device", "BlkioWeightDevice"),
+    ):
+        entries = []
+        for word in options.many(flag):
+            path, colon, value = word.partition(":")
+            if not colon or not path.startswith("/dev/"):
+                raise ValueError(f"bad format: {word}")
+            from dockpy.client import units
+
+            rate = units.ram_bytes(value) if flag.endswith("bps") else int(value)
+            entries.append({"Path": path, "Weight" if "weight" in flag else "Rate": rate})
+        if entries:
+            host[field] = entries

@@ -1,0 +1,206 @@
+"""The containers' control groups: where this daemon may make some, and one's life. Blocking, short.
+
+Each is below one group of this store's, so that two stores of one host do not meet: below our own where
+that is ours alone to divide (a service of systemd with Delegate), else at the root of the tree, for who
+may write there. Of version 1 only the latter can be: its trees are not delegated.
+
+A container gets its group at its start. Of version 1 joining one takes 10 ms and more, so there only where
+something asks for it: a limit at the start, pause or new limits later (`gather`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dockpy.errors import DockpyError
+from dockpy.linux import cgroup
+from dockpy.supervisor.limits import Support, Write
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds in which what was killed must have ended
+WEIGHTS = ("io.bfq.weight", "io.weight", "blkio.bfq.weight", "blkio.weight")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """`version` 0: none can be made here. Paths of groups begin at the roots of the trees."""
+
+    version: int = 0
+    base: str = ""
+    roots: Mapping[str, str] = field(default_factory=dict)  # controller → its tree's root folder
+
+    @property
+    def always(self) -> bool:
+        """Whether every container gets one at its start."""
+        return self.version == 2
+
+    def path(self, container_id: str, parent: str = "") -> str:
+        above = posixpath.normpath("/" + parent.lstrip("/")) if parent else self.base
+        return posixpath.join(above, container_id)
+
+    def folder(self, path: str, controller: str) -> str | None:
+        """Of the group `path` ("": none) for that controller; None where it is not held by it."""
+        root = self.roots.get(controller) if path else None
+        return None if root is None else root + path
+
+    def folders(self, path: str) -> list[str]:
+        return sorted({root + path for root in self.roots.values()}) if path else []
+
+    def make(self, path: str, writes: Sequence[Write]) -> None:
+        """The group, new and with these limits. DockpyError: which of them the kernel refuses."""
+        try:
+            for root in set(self.roots.values()):
+                if os.path.exists(root + path):
+                    self.end(path)  # of an earlier run; its counters are not ours
+                cgroup.make_below(root, path)
+            self.limit(path, writes)
+        except OSError as error:
+            raise DockpyError(
+                f"cannot make the control group {path}: {error.strerror} ({error.filename})"
+            ) from None
+
+    def limit(self, path: str, writes: Sequence[Write]) -> None:
+        for controller, name, text in writes:
+            folder = self.folder(path, controller)
+            if folder is None:
+                continue
+            try:
+                cgroup.write(folder, name, text)
+            except OSError as error:
+                raise DockpyError(f'failed to write "{text}" to "{folder}/{name}": {error.strerror}') from None  # fmt: skip
+
+    def gather(self, path: str, members: Callable[[], Iterable[int]]) -> None:
+        """Brings the processes of a container that runs into `path`, until a look finds no new one."""
+        inside: set[int] = set()
+        while True:
+            new = [pid for pid in members() if pid not in inside]
+            if not new:
+                return
+            for pid in new:
+                inside.add(pid)
+                for folder in self.folders(path):
+                    if os.path.isdir(folder):  # else all of it has ended
+                        cgroup.join(folder, pid)
+
+    def end(self, path: str) -> None:
+        """Kills what is left in it, and removes it."""
+        deadline = time.monotonic() + PATIENCE
+        for folder in self.folders(path):
+            while not cgroup.remove(folder):
+                cgroup.thaw(folder)
+                cgroup.kill(folder)
+                if time.monotonic() > deadline:
+                    log.error("the control group %s stays: it has processes", folder)
+                    break
+                time.sleep(cgroup.TURN)
+
+    def removed(self, path: str) -> bool:
+        """`end` for one that is empty, as it should be: False where it is not."""
+        return all(cgroup.remove(folder) for folder in self.folders(path))
+
+    def sweep(self) -> None:
+        """Removes empty ones that a dead daemon has left; before one can have been made for a start."""
+        for root in set(self.roots.values()):
+            try:
+                names = [entry.name for entry in os.scandir(root + self.base) if entry.is_dir()]
+            except FileNotFoundError:
+                continue
+            for name in names:
+                if len(name) == 64:
+                    cgroup.remove(f"{root}{self.base}/{name}")
+
+    def leave(self) -> None:
+        """This store's own one, where no container has one below it and systemd does not hold it."""
+        for root in set(self.roots.values()):
+            try:
+                os.rmdir(root + self.base)
+            except OSError:
+                pass  # in use, also by ourselves
+
+    def out_of_memory(self, path: str) -> bool:
+        """Whether the kernel has killed a process in it for that."""
+        folder = self.folder(path, "memory")
+        if folder is None:
+            return False
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        return cgroup.numbers(folder, name).get("oom_kill", 0) > 0
+
+    def support(self) -> Support:
+        """Which limits can be had: those whose files are there."""
+        count = len(os.sched_getaffinity(0))
+        if not self.version:
+            return Support(processors=count)
+
+        def there(controller: str, name: str) -> bool:
+            folder = self.folder(self.base, controller)
+            return folder is not None and os.path.exists(f"{folder}/{name}")
+
+        def text(name: str) -> str:
+            folder = self.folder(self.base, "cpuset")
+            return "" if folder is None else cgroup.read(folder, name)
+
+        two = self.version == 2
+        block = "io" if two else "blkio"
+        return Support(
+            version=self.version,
+            memory=there("memory", "memory.max" if two else "memory.limit_in_bytes"),
+            swap=there("memory", "memory.swap.max" if two else "memory.memsw.limit_in_bytes"),
+            reservation=there("memory", "memory.low" if two else "memory.soft_limit_in_bytes"),
+            swappiness=there("memory", "memory.swappiness"),
+            oom_disable=there("memory", "memory.oom_control"),
+            pids=there("pids", "pids.max"),
+            shares=there("cpu", "cpu.weight" if two else "cpu.shares"),
+            cfs=there("cpu", "cpu.max" if two else "cpu.cfs_quota_us"),
+            cpuset=there("cpuset", "cpuset.cpus"),
+            throttle=there(block, "io.max" if two else "blkio.throttle.read_bps_device"),
+            weight=next((name for name in WEIGHTS if there(block, name)), ""),
+            cpus=text("cpuset.cpus.effective" if two else "cpuset.cpus"),
+            mems=text("cpuset.mems.effective" if two else "cpuset.mems"),
+            processors=count,
+        )
+
+
+def find(store: str, keeper: int, mount: str = cgroup.MOUNT) -> Groups:
+    """By trying. Moves this process and the keeper where they have to make room."""
+    version = cgroup.version(mount)
+    name = f"/dockpy-{zlib.crc32(os.fsencode(os.path.realpath(store))):08x}"
+    if version == 2:
+        own = cgroup.own()
+        base = cgroup.divide(own, frozenset((os.getpid(), keeper)), mount) if own else None
+        if base is None:
+            folder = _base(mount, name)
+            if folder is None:
+                return Groups()
+            cgroup.enable(folder)
+            base = name
+        held = cgroup.enabled(mount + base)
+        return Groups(2, base, {"": mount, **dict.fromkeys(held, mount)})
+    roots = {kind: root for kind, root in cgroup.mounted(mount).items() if _base(root, name)}
+    return Groups(1, name, roots) if roots else Groups()
+
+
+def _base(root: str, path: str) -> str | None:
+    """The folder of a group that others can be made in; None where we may not make it."""
+    if not os.access(root, os.W_OK):
+        return None
+    try:
+        folder = cgroup.make_below(root, path)
+        _count_below(folder)
+    except OSError as error:
+        log.info("no control groups below %s: %s", root, error)
+        return None
+    return folder
+
+
+def _count_below(folder: str) -> None:
+    """What is used in groups below one of version 1 counts there only since Linux 5.11."""
+    if os.path.exists(f"{folder}/memory.use_hierarchy"):
+        if cgroup.number(folder, "memory.use_hierarchy") == 0:
+            cgroup.write(folder, "memory.use_hierarchy", "1")

@@ -1,0 +1,48 @@
+"""Control groups of version 2: delegated by systemd to a user, and root's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.machine import Machine
+
+IMAGE = "localhost/busybox:latest"
+HOG = "x=x; while :; do x=$x$x; done"
+
+
+@pytest.mark.parametrize("user", ["single", "root"])
+def test_limits_memory_and_standing_still(machine: Machine, user: str) -> None:
+    def shell(script: str) -> str:
+        done = machine.shell(script, user=user)
+        assert done.code == 0, (script, done)
+        return done.out.strip()
+
+    shell("dockpy load -qi /lab/busybox.tar")
+    form = "{{.CgroupDriver}} {{.CgroupVersion}} {{.MemoryLimit}} {{.PidsLimit}}"
+    assert shell(f"dockpy info -f '{form}'") == "cgroupfs 2 true true"
+    flags = "--network none -m 64m --memory-swap 64m --pids-limit 20"
+    name = shell(f"dockpy run -d {flags} {IMAGE} sh -c 'while :; do date +%N > /now; done'")
+    # Its own cgroup namespace is rooted in its group, and so is what it sees of the tree.
+    assert shell(f"dockpy exec {name} cat /proc/self/cgroup /proc/1/cgroup") == "0::/\n0::/"
+    seen = f"dockpy exec {name} cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"
+    assert shell(seen) == f"{64 << 20}\n20"
+    assert shell(f"dockpy stats --no-stream --format '{{{{.MemUsage}}}}' {name}").endswith(
+        "/ 64MiB"
+    )
+    shell(f"dockpy pause {name}")
+    pid = shell(f"dockpy inspect -f '{{{{.State.Pid}}}}' {name}")
+    frozen = f"cat /sys/fs/cgroup$(cut -d: -f3 /proc/{pid}/cgroup)/cgroup.events"
+    assert "frozen 1" in shell(frozen)
+    shell(f"dockpy unpause {name}")
+    assert "frozen 0" in shell(frozen)
+    shell(f"dockpy update --pids-limit 30 {name}")
+    assert shell(seen) == f"{64 << 20}\n30"
+    shell(f"dockpy rm -f {name}")
+
+    done = machine.shell(f"dockpy run --name hog {flags} {IMAGE} sh -c '{HOG}'", user=user)
+    assert done.code == 137, done
+    form = "{{.State.OOMKilled}} {{.State.ExitCode}}"
+    assert shell(f"dockpy inspect -f '{form}' hog") == "true 137"
+    assert shell("dockpy events --since 5m --until 1s --filter event=oom -f '{{.Action}}'") in ("", "oom")  # fmt: skip
+    shell("dockpy rm hog && dockpy daemon stop")
+    assert machine.shell(f"find /sys/fs/cgroup -name '{name}'").out == ""
