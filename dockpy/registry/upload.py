@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dockpy.http.url import Url
 from dockpy.oci.digest import Digest, digest_bytes
 from dockpy.registry.client import Repository
-from dockpy.registry.errors import Cut, RegistryError, Untrue
+from dockpy.registry.errors import Cut, RegistryError, Untrue, plain
 from dockpy.transport.client import Body, Content, Response
 
 LEAST_LIMIT = 1 << 30  # what a registry may want as the smallest chunk
@@ -74,7 +74,7 @@ class Uploads:
         await response.drain()
         said = response.headers.get("docker-content-digest", "")
         if said and said != blob:
-            raise Untrue(f"the registry took {blob} for {said:.80}")
+            raise Untrue(f"the registry took {blob} for {plain(said)}")
 
     async def patch(self, upload: Upload, body: Body) -> Upload:
         """One chunk behind what was received."""
@@ -125,7 +125,7 @@ class Uploads:
         said = response.headers.get("docker-content-digest", "")
         if said.startswith("sha256:") and said != own:
             raise Untrue(
-                f"the registry keeps another manifest than was sent: {said:.80}, not {own}"
+                f"the registry keeps another manifest than was sent: {plain(said)}, not {own}"
             )
         return own
 
