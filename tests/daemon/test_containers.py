@@ -270,7 +270,17 @@ def test_top_shows_the_containers_processes(engine: Engine) -> None:
     raw = engine.ask("GET", f"/containers/{container}/top").json()
     assert isinstance(raw, dict)
     assert raw["Titles"][-1] == "CMD"
-    assert any("sleep 60" in row[-1] for row in raw["Processes"])
+    assert [row[-1] for row in raw["Processes"] if "wait" not in row[-1]] == ["sleep 60"]
+    raw = engine.ask("GET", f"/containers/{container}/top?ps_args=-o%20pid,comm").json()
+    assert isinstance(raw, dict)
+    assert (raw["Titles"], len(raw["Processes"])) == (["PID", "COMMAND"], 2)
+    for options, text in (
+        ("-o%20comm", "Couldn't find PID field in ps output"),
+        ("-o%20pid%20comm=PIDS", 'specifying "comm=PIDS" is not allowed'),
+        ("--nope", "ps: error: unknown gnu long option"),
+    ):
+        answer = engine.ask("GET", f"/containers/{container}/top?ps_args={options}")
+        assert (answer.status, answer.message) == (400, text)
 
 
 def test_binds_and_their_sources(engine: Engine, tmp_path: object) -> None:

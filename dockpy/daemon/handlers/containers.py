@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
 
 import trio
@@ -14,10 +12,12 @@ from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
-from dockpy.supervisor import control, inspect
+from dockpy.linux.proctable import Table
+from dockpy.supervisor import control, inspect, top
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.create import create
+from dockpy.supervisor.pause import members
 from dockpy.supervisor.remove import remove, take_away
 from dockpy.supervisor.start import start
 from dockpy.supervisor.update import update
@@ -247,9 +247,14 @@ class ContainerHandlers:
     async def top(self, exchange: Exchange) -> None:
         container = self._named(exchange)
         control.running_shim(container)
-        rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        shim = self._containers.shim_pid(container)
+        options = exchange.query.get("ps_args", "")
+
+        def look() -> tuple[list[str], list[list[str]]]:
+            return top.show(members(container, Table(), shim), options)
+
+        titles, rows = await trio.to_thread.run_sync(look)
         self._containers.publish(container, "top")
-        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
 
 
@@ -270,36 +275,3 @@ def size(exchange: Exchange) -> tuple[int, int]:
             raise InvalidParameter(f"invalid resize {name}: it is missing")
         values.append(q.integer(exchange.query, name, 0, least=0))
     return min(values[0], 65535), min(values[1], 65535)
-
-
-def _processes(init: int) -> list[list[str]]:
-    """Every process in the container's pid namespace, as `ps -ef` shows them."""
-    try:
-        namespace = os.readlink(f"/proc/{init}/ns/pid")
-    except OSError:
-        return []
-    ticks = os.sysconf("SC_CLK_TCK")
-    with open("/proc/uptime", encoding="ascii") as file:
-        booted = time.time() - float(file.read().split()[0])
-    rows = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
-                continue
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-            with open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                command = (
-                    cmdline.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
-                )
-            uid = str(os.stat(f"/proc/{name}").st_uid)
-        except OSError:
-            continue  # it has ended, or is not ours to look at
-        cpu = (int(fields[11]) + int(fields[12])) // ticks
-        started = time.strftime("%H:%M", time.localtime(booted + int(fields[19]) / ticks))
-        clock = f"{cpu // 3600:02d}:{cpu // 60 % 60:02d}:{cpu % 60:02d}"
-        tty = "?" if fields[4] == b"0" else f"pts/{int(fields[4]) & 0xFF}"
-        rows.append([uid, name, fields[1].decode(), "0", started, tty, clock, command])
-    return sorted(rows, key=lambda row: int(row[1]))
