@@ -117,6 +117,9 @@ async def serve(settings: Settings) -> None:
     disk = Disk()
     try:
         repositories = await disk.run(open_store, settings.store)
+        if far:
+            # Downloads that a former life of this process has left.
+            await disk.run(repositories.blobs.expire, 0.0)
         contexts = TlsContexts(settings.certificates)
         async with (
             HttpClient(contexts, from_environ(os.environ)) as http,
@@ -127,8 +130,6 @@ async def serve(settings: Settings) -> None:
             if settings.images:
                 source = Beside(source, Layout(settings.images, disk))
             if far:
-                # Of downloads that a former life of this process has left.
-                await disk.run(repositories.blobs.expire, 0.0)
                 arrivals = Arrivals(nursery, repositories, disk)
                 upstream = Registry(http, far, settings.credentials, UPSTREAM_RETRIES)
                 source = PullThrough(upstream, repositories, arrivals, disk)

@@ -186,11 +186,11 @@ class LocalWriter:
         """
         try:
             self._look()
-            at, rest = self._size, data
-            while rest:  # a nearly full disk takes a part; the rest says why
-                taken = os.pwrite(self._data, rest, at)
-                at, rest = at + taken, rest[taken:]
-            self._note(stream, len(data), data[-1], now)
+            size = len(data)
+            taken = os.pwrite(self._data, data, self._size)
+            while taken < size:  # a nearly full disk takes a part; the rest says why
+                taken += os.pwrite(self._data, data[taken:], self._size + taken)
+            self._note(stream, size, data[size - 1], now)
         except OSError as error:
             self._cut(error)
             return False
@@ -229,7 +229,8 @@ class LocalWriter:
         flags = 0 if last == 10 else NO_NEWLINE
         os.write(self._index, RECORD.pack(self._size, size, stream, flags, now))
         self._size += size
-        self._length = max(self._length, self._size)
+        if self._size > self._length:
+            self._length = self._size
         self._records += 1
 
     def _cut(self, error: OSError) -> None:

@@ -2,6 +2,7 @@
 
   stdin:  conn or sink --Source--> Stdin --> pipe | pty
   output: pipe | pty --Output--> log, then each client's Queue --> sink | conn (framed or raw)
+          pipe --tee--> the only client's pipe, then --splice--> log, where traffic is heavy
 
 Nothing here waits: a Queue takes what its descriptor does not, up to a bound; then the one stream that
 feeds it is not read from the container, and everything else goes on. The flags of a client's
@@ -88,7 +89,7 @@ class Output:
 
     def step(self) -> int:
         """Moves once; the number of bytes moved, 0 when there is nothing (or nothing any more)."""
-        moved = self._pass_on()
+        moved = self._pass_on() if self._bulk or self._process.log is None else None
         if moved is None:
             moved = self._copy()
         self._moved += moved
@@ -131,7 +132,7 @@ class Output:
         """
         process = self._process
         log = process.log
-        if process.tty or len(process.clients) > 1 or not (log is None or self._bulk):
+        if process.tty or len(process.clients) > 1:
             return None
         client = process.clients[0] if process.clients else None
         queue = None if client is None else client.raw_pipe(self._stream)

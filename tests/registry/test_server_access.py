@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
 import shutil
 import ssl
 import statistics
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.registry.main import main
 from tests.house.sources import TOP
 from tests.registry.serving import Serving
 
@@ -164,38 +167,77 @@ def serve(tmp_path: Path, *flags: str) -> str:
     return result.stderr
 
 
-def test_beyond_loopback_tls_and_passwords_are_required(tmp_path: Path, keys: Keys) -> None:
+def told(capsys: pytest.CaptureFixture[str], **settings: object) -> str:
+    """What the process itself says to settings that it refuses."""
+    out, into = os.pipe()
+    os.write(into, json.dumps({"listen": "127.0.0.1:0", **settings}).encode())
+    os.close(into)
+    assert main([str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1, said.err
+    return said.err
+
+
+def test_beyond_loopback_tls_and_passwords_are_required(
+    tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "htpasswd").write_text(HTPASSWD)
-    for flags in ((), keys.flags, (f"--htpasswd={tmp_path / 'htpasswd'}",)):
-        said = serve(tmp_path, "--listen=0.0.0.0:0", *flags)
+    encrypted = {"certificate": str(keys.certificate), "key": str(keys.key)}
+    for settings in ({}, encrypted, {"htpasswd": str(tmp_path / "htpasswd")}):
+        said = told(capsys, store=str(tmp_path / "store"), listen="0.0.0.0:0", **settings)
         assert "0.0.0.0 is not this host's loopback" in said
     assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("settings", "said"),
     [
-        (("--listen=nonsense",), "HOST:PORT is wanted"),
-        (("--listen=127.0.0.1:99999",), "HOST:PORT is wanted"),
-        (("--tls-cert=/dev/null",), "--tls-cert and --tls-key are wanted together"),
-        (("--tls-cert=/dev/null", "--tls-key=/dev/null"), "are no certificate with its key"),
-        (("--tls-cert=/no/file", "--tls-key=/no/file"), "are no certificate with its key"),
-        (("--htpasswd=/no/file",), "/no/file: no such file or directory"),
-        (("--htpasswd=/etc/hostname",), "/etc/hostname, line 1: not USER:BCRYPT"),
-        (("--store=/dev/null",), "/dev/null cannot be used"),
+        ({"listen": "127.0.0.1:99999"}, "HOST:PORT is wanted"),
+        ({"certificate": "/dev/null"}, "--tls-cert and --tls-key are wanted together"),
+        ({"certificate": "/dev/null", "key": "/dev/null"}, "are no certificate with its key"),
+        ({"certificate": "/no/file", "key": "/no/file"}, "are no certificate with its key"),
+        ({"htpasswd": "/no/file"}, "/no/file: no such file or directory"),
+        ({"htpasswd": "/etc/hostname"}, "/etc/hostname, line 1: not USER:BCRYPT"),
+        ({"store": "/dev/null"}, "/dev/null cannot be used"),
+        ({"upstream": "http://registry.example"}, "http://registry.example/ is not encrypted"),
+        ({"upstream": "https://registry.example/path"}, "a registry has no path"),
+        ({"upstream": "ftp://registry.example"}, "ftp://registry.example"),
+        ({"upstream": "docker.io", "images": "/images"}, "do not go together"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(
-    tmp_path: Path, flags: tuple[str, ...], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, object], said: str
 ) -> None:
-    assert said in serve(tmp_path, *flags)
+    assert said in told(capsys, **{"store": str(tmp_path / "store"), **settings})
 
 
 def test_one_server_a_folder_and_a_port(tmp_path: Path) -> None:
     serving = Serving(tmp_path / "store")
     try:
+        assert "HOST:PORT is wanted" in serve(tmp_path, "--listen=nonsense")
         assert "another registry serves" in serve(tmp_path, "--listen=127.0.0.1:0")
         said = serve(tmp_path / "other", f"--listen=127.0.0.1:{serving.port}")
         assert "address already in use" in said
     finally:
         assert serving.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hides a library")
+def test_passwords_without_a_libcrypt_are_refused_at_the_start(tmp_path: Path) -> None:
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True).stdout
+    libraries = [line.split()[-1] for line in listed.splitlines() if "libcrypt.so" in line]
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    serve = f"{sys.executable} -m dockpy registry serve --listen=127.0.0.1:0 --store={tmp_path}/s"
+    hide = " && ".join(f"mount --bind /dev/null {library}" for library in libraries)
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{hide} && {serve} --htpasswd={tmp_path}/htpasswd"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "dockpy registry: --htpasswd needs a system libcrypt that knows bcrypt, and this host has none\n"
+    )

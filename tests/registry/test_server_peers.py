@@ -74,8 +74,8 @@ def digest_in(registry: Serving, name: str, tag: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The client's command line with a dockerd of its own."""
+def docker(registry: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The client's command line with a dockerd of its own, which has the registry as docker.io's mirror."""
     program, daemon = needs("docker"), needs("dockerd")
     if os.getuid() != 0:
         pytest.skip("dockerd needs root")
@@ -85,7 +85,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         process = subprocess.Popen(
             [daemon, "--host", socket, "--data-root", folder / "data", "--exec-root",
              folder / "exec", "--pidfile", folder / "pid", "--iptables=false", "--bridge=none",
-             "--storage-driver=vfs"],
+             "--storage-driver=vfs", f"--registry-mirror=http://{registry.address}"],
             stdout=log,
             stderr=log,
         )  # fmt: skip
@@ -120,6 +120,17 @@ def test_docker(registry: Serving, docker: list[str], archive: Path) -> None:
     assert run(*docker, "image", "inspect", "-f", "{{.Id}}", second) == id
     assert digest in run(*docker, "image", "inspect", "-f", "{{.RepoDigests}}", second)
     run(*docker, "rmi", second)
+
+
+def test_docker_s_mirror(registry: Serving, docker: list[str], archive: Path) -> None:
+    there = f"{registry.address}/library/mirrored:1"
+    run(*docker, "load", "-q", "-i", archive)
+    run(*docker, "tag", "local/image:1", there)
+    run(*docker, "push", "-q", there)
+    run(*docker, "rmi", there, "local/image:1")
+    run(*docker, "pull", "-q", "mirrored:1")
+    digest = digest_in(registry, "library/mirrored", "1")
+    assert digest in run(*docker, "image", "inspect", "-f", "{{.RepoDigests}}", "mirrored:1")
 
 
 def test_skopeo(registry: Serving, archive: Path, tmp_path: Path) -> None:

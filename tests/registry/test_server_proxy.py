@@ -269,6 +269,29 @@ def test_the_person_s_credentials_reach_the_upstream_and_nobody_s_eyes(tmp_path:
             running.stop()
 
 
+def test_a_cache_that_is_killed_in_the_middle_begins_again(tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    with serving(Toy()) as toy:
+        digest = toy.put_blob(data)
+        toy.lies["/blobs/"] = cut_after(2 << 20, seconds=5)
+        running = Serving(tmp_path / "store", f"--proxy={toy.url}")
+        with ThreadPoolExecutor(1) as client:
+            asked = client.submit(torn, Repository(running), digest)
+            end = time.monotonic() + 10
+            while not any(path.stat().st_size for path in tmp_path.glob("store/uploads/*/data")):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            running.kill()
+            assert len(asked.result()) < len(data)
+        running.start()
+        try:
+            toy.lies.clear()
+            assert os.listdir(tmp_path / "store/uploads") == []
+            assert Repository(running).blob(digest).body == data
+        finally:
+            assert running.stop() == 0
+
+
 def test_evict_forgets_what_nobody_asks_for(tmp_path: Path) -> None:
     with serving(Toy()) as toy:
         layer = b"old layer"
