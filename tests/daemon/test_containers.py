@@ -262,6 +262,13 @@ def test_lists_and_filters(engine: Engine) -> None:
     assert names('filters={"status":["created"]}') == ["/one"]
     assert names('all=1&filters={"name":{"tw":true}}') == ["/two"]
     assert names('all=1&filters={"ancestor":["dockpy.builtin/host"]}') == ["/two", "/one"]
+    # As docker: but for a status, whoever wants those that do not run says so.
+    assert names('filters={"since":["one"]}') == ["/two"]
+    assert names('filters={"before":["two"]}') == []
+    assert names('all=1&filters={"before":["two"]}') == ["/one"]
+    assert names('filters={"exited":["0"]}') == []
+    assert names('all=1&filters={"expose":["80/udp"]}') == []
+    assert names('all=1&filters={"is-task":["true"]}') == []
 
 
 def test_top_shows_the_containers_processes(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
 from dockpy.linux.proctable import Table
-from dockpy.supervisor import control, inspect, top
+from dockpy.supervisor import control, filters, inspect, top
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.create import create
@@ -132,8 +132,8 @@ class ContainerHandlers:
         await exchange.reply(200, {"Warnings": warnings})
 
     async def prune(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, ("until", "label", "label!"))
-        until = q.timestamp(filters["until"][0], "until") if "until" in filters else None
+        wanted = q.filters(exchange.query, ("until", "label", "label!"))
+        until = q.timestamp(wanted["until"][0], "until") if "until" in wanted else None
         deleted = []
         space = 0
         for container in self._containers.all():
@@ -142,11 +142,11 @@ class ContainerHandlers:
                 continue
             if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
                 continue
-            if not q.matches_labels(filters.get("label", ()), record.config.labels):
+            if not q.matches_labels(wanted.get("label", ()), record.config.labels):
                 continue
             if any(
                 q.matches_labels((entry,), record.config.labels)
-                for entry in filters.get("label!", ())
+                for entry in wanted.get("label!", ())
             ):
                 continue
             try:
@@ -198,30 +198,24 @@ class ContainerHandlers:
         await exchange.reply(200, inspect.inspect(container, bundle, sizes))
 
     async def list(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, inspect.FILTERS)
-        for status in filters.get("status", ()):
-            if status not in inspect.STATUSES:
-                raise InvalidParameter(f"invalid filter 'status={status}'")
+        wanted = q.filters(exchange.query, filters.FILTERS)
+        filters.check(wanted)
         limit = q.integer(exchange.query, "limit", 0)
         # Asking for states or for the last n means all of them, as in docker.
-        every = (
-            q.boolean(exchange.query, "all")
-            or limit > 0
-            or bool({"status", "exited", "before", "since"} & set(filters))
-        )
+        every = q.boolean(exchange.query, "all") or limit > 0 or "status" in wanted
         sizes = q.boolean(exchange.query, "size")
-        ancestors = self._ancestors(filters.get("ancestor", ()))
+        ancestors = self._ancestors(wanted.get("ancestor", ()))
         before = min(
-            (self._created(name) for name in filters.get("before", ())), default=float("inf")
+            (self._created(name) for name in wanted.get("before", ())), default=float("inf")
         )
-        since = max((self._created(name) for name in filters.get("since", ())), default=0.0)
+        since = max((self._created(name) for name in wanted.get("since", ())), default=0.0)
         result = []
         for container in sorted(
             self._containers.all(), key=lambda found: found.record.created, reverse=True
         ):
             if not every and not container.state.live:
                 continue
-            if not inspect.matches(container, filters, ancestors, before, since):
+            if not filters.matches(container, wanted, ancestors, before, since):
                 continue
             try:
                 measured = await self._sizes(container) if sizes else None
