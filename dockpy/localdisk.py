@@ -66,17 +66,12 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     DOCKPY_LOCAL names the folder it goes below; the choice is kept in the store, one file a host, since
     the next command may come from a shell without that variable.
     """
-    note = f"{paths.store}/data.{os.uname().nodename}"
+    note = _note(paths.store)
     named = environ.get("DOCKPY_LOCAL", "")
-    try:
-        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape")
-        # Without the end of its line it is cut, and leads somewhere else.
-        data = data[:-1] if data.endswith("\n") and "\0" not in data else ""
-    except (OSError, ValueError):
-        data = ""
+    data = _noted(note)
     if named.startswith("/") and os.path.dirname(os.path.dirname(data)) != os.path.normpath(named):
         data = _below(os.path.normpath(named), paths.store)
-    elif not data.startswith("/"):
+    elif not data:
         if not is_remote(paths.store):
             return paths.store
         data = _below(_candidate(), paths.store)
@@ -94,11 +89,20 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
 
 def known(store: str) -> str:
     """The data folder that `settle` has once chosen for a store on this host."""
+    return _noted(_note(store)) or store
+
+
+def _note(store: str) -> str:
+    return f"{store}/data.{os.uname().nodename}"
+
+
+def _noted(note: str) -> str:
+    """The folder that a note names; "" for none. Without the end of its line it is cut, and leads somewhere else."""
     try:
-        note = read_bytes(f"{store}/data.{os.uname().nodename}", 4096)
+        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape")
     except (OSError, ValueError):
-        return store
-    return note.decode("utf-8", "surrogateescape").strip() or store
+        return ""
+    return data[:-1] if data.endswith("\n") and data[0] == "/" and "\0" not in data else ""
 
 
 def age(path: str) -> float:
