@@ -116,7 +116,7 @@ def parse_authority(text: str, default_port: int) -> tuple[str, int]:
         except ValueError:
             raise BadUrl(f"{text!r:.200} is not an address") from None
     host = match["name"].lower()
-    if not host.isascii():
+    if not host.isascii() and len(host) <= 253:  # IDNA is slow with more
         try:
             host = host.encode("idna").decode()
         except UnicodeError:
