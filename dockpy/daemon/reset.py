@@ -28,6 +28,7 @@ from dockpy.rootless.enter import enter
 from dockpy.storage import remove
 
 FIRST, ANSWER = 3.0, 20.0  # seconds that the daemon may take for its first answer, and for others
+GRACE = 1.0  # seconds for a daemon that was told to end
 END = 10.0  # seconds that killed processes may take
 JOBS = ".jobs"
 
@@ -55,9 +56,12 @@ def reset(paths: Paths) -> int:
 
 def _reset(paths: Paths, roots: tuple[str, ...]) -> int:
     runs = [run for run in _run_folders(paths) if os.path.isdir(run)]
-    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-        _ask(f"{runs[0]}/dockpy.sock" if runs else "")  # else by force
-    _end(roots, paths)
+    try:
+        _ask(f"{runs[0]}/dockpy.sock" if runs else "")
+    except (OSError, http.client.HTTPException, ValueError):
+        _end(roots, paths, grace=0.0)
+    else:
+        _end(roots, paths, grace=GRACE)
     _unmount(roots)
     link = f"{os.environ.get('XDG_RUNTIME_DIR', '')}/dockpy.sock"
     if os.path.islink(link) and os.path.dirname(os.readlink(link)) in runs:
@@ -119,7 +123,7 @@ def _ask(path: str) -> None:
     request("POST", "/dockpy/stop")
 
 
-def _end(roots: tuple[str, ...], paths: Paths) -> None:
+def _end(roots: tuple[str, ...], paths: Paths, *, grace: float) -> None:
     """Whatever of ours still lives, by force; Unavailable when something will not die."""
     begun = time.monotonic()
     while True:
@@ -131,8 +135,8 @@ def _end(roots: tuple[str, ...], paths: Paths) -> None:
             raise Unavailable(
                 f"the store {paths.store} is in use by processes that do not end: {found}"
             )
-        # A daemon that was told to end gets a moment; and none may start its neighbour again.
-        if late > 1.0:
+        if late >= grace:
+            # Stopped first: none may start its neighbour again.
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in _with_children(found):
                     with contextlib.suppress(ProcessLookupError, PermissionError):

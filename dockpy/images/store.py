@@ -65,6 +65,8 @@ class ImageStore:
         # Held by whoever makes a builtin image: twenty first runs make one.
         self.making = threading.Lock()
         self._writers = 0
+        self.written = 0
+        """How often the index has been written: whoever wants to know whether something has come."""
 
     def borrow(self, roots: Sequence[str]) -> None:
         """To be called once: the images of those layouts can be used here, and are not collected there
@@ -213,7 +215,7 @@ class ImageStore:
         """
         with self._mutex, files.locked(self._lock):
             old, entries = image.descriptor.digest, self._state().entries
-            if not any(entry.digest == old for entry in entries):
+            if not any(entry.digest in (old, manifest.digest) for entry in entries):
                 return  # removed meanwhile, or lent by another store
             moved = naming.moved(entries, old, manifest)
             self._write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
@@ -466,6 +468,7 @@ class ImageStore:
         return image
 
     def _write(self, entries: Sequence[Descriptor]) -> None:
+        self.written += 1
         files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
 
 

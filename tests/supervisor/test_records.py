@@ -169,3 +169,8 @@ def test_renaming_keeps_everything_else(folders: Folders) -> None:
     folders.write_record(replace(a_record(), name="other"), durable=True)
     ((record, _),) = [found for found in folders.load() if not isinstance(found, Broken)]
     assert record == replace(a_record(), name="other")
+
+
+def test_every_field_of_a_state_has_one_plain_type() -> None:
+    """By its default: State.from_json takes no other."""
+    assert {type(value) for value in State().__dict__.values()} <= {str, int, bool, float}
