@@ -108,4 +108,5 @@ class Paths:
         self.tmp = f"{data}/tmp"
         self.cache = f"{data}/cache"
         self.session = f"{data}/session"  # the boot in which a daemon serves, or was killed
+        self.limit = f"{data}/limit"  # bytes that images may take (images.quota)
         self.damaged = f"{data}/damaged"  # records that could not be read (dockpy.damaged)

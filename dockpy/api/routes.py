@@ -92,6 +92,8 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("POST", "/dockpy/stop", "dockpy_stop"),
     ("GET", "/dockpy/logs", "dockpy_logs"),
     ("POST", "/dockpy/check", "dockpy_check"),
+    ("GET", "/dockpy/limit", "dockpy_limit"),
+    ("POST", "/dockpy/limit", "dockpy_limit_set"),
     ("POST", "/dockpy/image-from-host", "dockpy_image_from_host"),
 )  # fmt: skip
 

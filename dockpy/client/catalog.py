@@ -390,6 +390,9 @@ platform string Set the platform of the image""",
     "system reset": (
         "reset", 0, 0, "[OPTIONS]", "Remove all containers, the daemon and the whole store", _FORCE,
     ),
+    "system limit": (
+        "limit", 0, 1, "[SIZE|none]", "Show or set how much disk images may take; unused ones go first", "",
+    ),
     "system check": (
         "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
         """\
@@ -478,6 +481,7 @@ LONG = {
         "df": "system df",
         "events": "events",
         "info": "info",
+        "limit": "system limit",
         "prune": "system prune",
         "reset": "system reset",
     },

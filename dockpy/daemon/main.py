@@ -30,6 +30,7 @@ from dockpy.daemon.handlers.events import EventHandlers
 from dockpy.daemon.handlers.execs import ExecHandlers
 from dockpy.daemon.handlers.images import ImageHandlers
 from dockpy.daemon.handlers.push import PushHandlers
+from dockpy.daemon.handlers.quota import QuotaHandlers
 from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
@@ -170,6 +171,8 @@ class Daemon:
             self._info["tier"],
             images.import_rootfs,
         )
+        quota = QuotaHandlers(containers, self._paths.limit)
+        self._nursery.start_soon(quota.keep_for_ever)
         nouns = (
             system,
             EventHandlers(containers.events),
@@ -183,6 +186,7 @@ class Daemon:
             ArchiveHandlers(containers),
             CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),
+            quota,
         )
         return Router({name: handler for noun in nouns for name, handler in noun.table().items()})
 

@@ -31,7 +31,7 @@ from dockpy.oci.reference import Reference, check_tag
 from dockpy.registry.auth import ANONYMOUS, Credentials
 from dockpy.registry.client import Fetched, Repository
 from dockpy.registry.connect import DIRECT, Access, connect
-from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError
+from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError, plain
 from dockpy.registry.session import RETRIES, Retries
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Pulls:
             await tell(
                 {
                     "status": f"WARNING: image with reference {name.familiar()} was found but its platform"
-                    f" ({image.config.platform}) does not match the specified platform ({wanted.platform})"
+                    f" ({plain(str(image.config.platform))}) does not match the specified platform ({wanted.platform})"
                 }
             )
         self._pulled(name)
@@ -260,7 +260,7 @@ async def find(repository: Repository, name: Reference, platform: Platform | Non
             parsed = image_config(config)
             if parsed.platform.os != "linux":
                 raise InvalidParameter(
-                    f'image operating system "{parsed.platform.os:.40}" cannot be used on this platform'
+                    f'image operating system "{plain(parsed.platform.os)}" cannot be used on this platform'
                 )
             if len(parsed.diff_ids) != len(document.layers):
                 raise InvalidParameter(
@@ -284,7 +284,7 @@ def check(document: Manifest, name: Reference) -> None:
     kind = document.config.media_type
     if kind not in CONFIGS:
         raise InvalidParameter(
-            f"{name.familiar()} is no image but an artifact: unsupported media type {kind:.100}"
+            f"{name.familiar()} is no image but an artifact: unsupported media type {plain(kind)}"
         )
     for layer in document.layers:
         if _foreign(layer):
@@ -294,7 +294,7 @@ def check(document: Manifest, name: Reference) -> None:
             )
         if layer.media_type not in LAYERS:
             raise InvalidParameter(
-                f"layer {layer.digest}: unsupported media type {layer.media_type:.100}"
+                f"layer {layer.digest}: unsupported media type {plain(layer.media_type)}"
             )
 
 

@@ -65,6 +65,8 @@ class ImageStore:
         # Held by whoever makes a builtin image: twenty first runs make one.
         self.making = threading.Lock()
         self._writers = 0
+        self.written = 0
+        """How often the index has been written: whoever wants to know whether something has come."""
 
     def borrow(self, roots: Sequence[str]) -> None:
         """To be called once: the images of those layouts can be used here, and are not collected there
@@ -466,6 +468,7 @@ class ImageStore:
         return image
 
     def _write(self, entries: Sequence[Descriptor]) -> None:
+        self.written += 1
         files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
 
 

@@ -32,7 +32,7 @@ from dockpy.oci.descriptor import (
 from dockpy.oci.digest import Digest, digest, digest_of, hasher
 from dockpy.oci.fields import parse
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
-from dockpy.registry.errors import Cut, NotThere, RegistryError, Untrue
+from dockpy.registry.errors import Cut, NotThere, RegistryError, Untrue, plain
 from dockpy.registry.session import Registry
 from dockpy.transport.client import Response, TransportError
 
@@ -131,7 +131,7 @@ class Repository:
         said = response.headers.get("docker-content-digest", "")
         if wanted is None and said and said != _digest(data, _parsed(said)):
             raise Untrue(
-                f"the registry sent a manifest with another digest than it says: {said:.80}"
+                f"the registry sent a manifest with another digest than it says: {plain(said)}"
             )
         document = self._document(data, media_type, reference)
         return Fetched(Descriptor(document.media_type, found, len(data)), data, document)

@@ -20,6 +20,7 @@ from dockpy.registry.upload import Upload, Uploads
 from dockpy.transport.client import Body, TransportError
 
 CHUNKS = (16 << 20, 4 << 20, 1 << 20)  # nginx's limit, where nobody has raised it, is the last
+PROGRESS = 256 << 10  # bytes that an attempt must have brought not to count
 _GONE = frozenset(("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"))
 
 
@@ -65,7 +66,7 @@ class Sending:
             except (TransportError, RegistryError) as error:
                 if self._goes_on_otherwise(error):
                     continue
-                if self._upload is not None and self._upload.received > best:
+                if self._upload is not None and self._upload.received >= best + PROGRESS:
                     best, attempt = self._upload.received, 1  # it goes on, only not in one go
                 pause = self._pause(error, attempt)
                 if pause is None:

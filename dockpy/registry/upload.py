@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dockpy.http.url import Url
 from dockpy.oci.digest import Digest, digest_bytes
 from dockpy.registry.client import Repository
-from dockpy.registry.errors import RegistryError, Untrue
+from dockpy.registry.errors import Cut, RegistryError, Untrue, plain
 from dockpy.transport.client import Body, Content, Response
 
 LEAST_LIMIT = 1 << 30  # what a registry may want as the smallest chunk
@@ -74,7 +74,7 @@ class Uploads:
         await response.drain()
         said = response.headers.get("docker-content-digest", "")
         if said and said != blob:
-            raise Untrue(f"the registry took {blob} for {said:.80}")
+            raise Untrue(f"the registry took {blob} for {plain(said)}")
 
     async def patch(self, upload: Upload, body: Body) -> Upload:
         """One chunk behind what was received."""
@@ -87,7 +87,11 @@ class Uploads:
         if response.status not in (202, 204):
             raise await self._registry.refusal("PATCH", response)
         match = _RANGE.fullmatch(response.headers.get("range", ""))
-        return await self._under_way(response, int(match[1]) + 1 if match else sent, upload.least)
+        received = int(match[1]) + 1 if match else sent
+        if received < sent:
+            await response.drain()
+            raise Cut(f"the registry has {received} of the {sent} bytes that it was sent")
+        return await self._under_way(response, sent, upload.least)
 
     async def ask(self, upload: Upload) -> Upload:
         """As the registry has it (after a cut). `0-0` is one byte, or none: taken for none."""
@@ -121,7 +125,7 @@ class Uploads:
         said = response.headers.get("docker-content-digest", "")
         if said.startswith("sha256:") and said != own:
             raise Untrue(
-                f"the registry keeps another manifest than was sent: {said:.80}, not {own}"
+                f"the registry keeps another manifest than was sent: {plain(said)}, not {own}"
             )
         return own
 

@@ -18,6 +18,7 @@ from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.ending import Ending
 from dockpy.shim.exit import write_exit
+from dockpy.shim.kill import kill, kill_children
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
+PAST = 8  # so many ended execs are remembered
 # After so many seconds without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
 # one keeps a container that says a line every second from having it done every second.
 QUIET, LONG_QUIET = 0.5, 5.0
@@ -43,10 +45,13 @@ WORKER_DIED = "the process that starts containers has failed; the daemon's log m
 
 
 class Running:
-    """A process of the container: its own first one (exec None) or an exec's."""
+    """A process of the container: its own first one (exec None) or an exec's. `about` is kept for
+    the next daemon.
+    """
 
-    def __init__(self, exec_id: str | None, io: ProcessIO, pid: int) -> None:
+    def __init__(self, exec_id: str | None, io: ProcessIO, pid: int, about: str = "") -> None:
         self.exec = exec_id
+        self.about = about
         self.io = io
         self.pid = pid
         self.code: int | None = None
@@ -71,6 +76,7 @@ class Shim:
         self._controls: list[Control] = []
         self._init: Running | None = None
         self._execs: dict[str, Running] = {}
+        self._past: dict[str, tuple[int, int, str]] = {}  # pid, code and about, of the last execs
         self._childless = False
         self._recorded = True
         self._followers: list[tuple[Control, int]] = []
@@ -157,7 +163,7 @@ class Shim:
         for running in sorted(ended, key=lambda running: running.exec is None):
             self._ended(running)
         if self._init is not None and self._init.code is not None:
-            _kill_children()
+            kill_children()
 
     def _by_pid(self, pid: int) -> Running | None:
         for running in (self._init, *self._execs.values()):
@@ -176,7 +182,7 @@ class Shim:
             told = {"code": running.code, "finished": finished, "error": self._ending.reason}
             self._tell({"event": "exit", **told, "oom": False})
             self._log_grew()  # and will not any more
-            _kill_children()
+            kill_children()
         else:
             self._tell({"event": "exec-exit", "exec": running.exec, "code": running.code})
         running.io.settle()
@@ -200,11 +206,20 @@ class Shim:
             running = self._execs[exec_id]
             running.finished = True
             if running.told:
-                del self._execs[exec_id]
+                self._forget(running)
             del running
             # The collector is off (it would touch, and so copy, the keeper's pages): frozen objects
             # are not looked at, and an exec leaves a few cycles.
             gc.collect()
+
+    def _forget(self, exec_: Running) -> None:
+        """A daemon has heard of its end; one that was killed since may be asked for it all the same."""
+        assert exec_.exec is not None and exec_.code is not None
+        del self._execs[exec_.exec]
+        if exec_.about:
+            self._past[exec_.exec] = exec_.pid, exec_.code, exec_.about
+            if len(self._past) > PAST:
+                del self._past[next(iter(self._past))]
 
     @property
     def done(self) -> bool:
@@ -274,7 +289,7 @@ class Shim:
             return {"pid": self._exec(raw, fds)}
         close_all(fds)
         if op == "state":
-            return self._state()
+            return self._state(about=bool(raw.get("about")))
         if op == "grown":
             return self._grown(control, raw)
         running = self._running(raw.get("exec"))
@@ -285,7 +300,7 @@ class Shim:
             if raw.get("all") and running.exec is not None:
                 os.killpg(running.pid, int(raw["signal"]))  # an exec leads a session
             else:
-                _kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
+                kill(running.pid, int(raw["signal"]), bool(raw.get("all")))
             return {}
         raise Refused("invalid", f"no such request: {op}")
 
@@ -334,23 +349,26 @@ class Shim:
                 send_away(attachment, f"{message}\r\n".encode())  # as docker, into the stream
             raise Refused("failed", message, code)
         io = self._process_io(exec_id, tty=bool(raw.get("tty")), log=None)
-        self._execs[exec_id] = Running(exec_id, io, pid)
+        self._execs[exec_id] = Running(exec_id, io, pid, str(raw.get("about") or ""))
         io.begin(streams, open_stdin=wants_stdin, stdin_once=True)
         for attachment in attachments:
             io.attach(attachment)
         self._tell({"event": "exec-started", "exec": exec_id, "pid": pid})
         return pid
 
-    def _state(self) -> dict[str, object]:
+    def _state(self, *, about: bool) -> dict[str, object]:
         init = self._init
-        execs = {
-            exec_id: {"pid": running.pid, "code": running.code}
+        execs: dict[str, dict[str, object]] = {
+            exec_id: {"pid": running.pid, "code": running.code, "about": running.about}
             for exec_id, running in self._execs.items()
         }
-        for exec_id, running in tuple(self._execs.items()):
+        if about:
+            for exec_id, (pid, code, text) in self._past.items():
+                execs[exec_id] = {"pid": pid, "code": code, "about": text}
+        for running in tuple(self._execs.values()):
             running.told = True
             if running.finished:
-                del self._execs[exec_id]
+                self._forget(running)
         return {
             "pid": init.pid if init else 0,
             "start": self._init_start,
@@ -384,7 +402,7 @@ def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
     """What the worker would have told, had it lived; what it may have started is ended."""
     from dockpy.shim import protocol
 
-    _kill_children()
+    kill_children()
     raw, fds = decode(packet, list(fds))
     start = protocol.Start.from_json(raw["start"], fds[1:])
     write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
@@ -396,50 +414,6 @@ def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
 
 def _exit_code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def _children() -> list[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:
-        return []
-
-
-def _kill_children() -> None:
-    """What outlived the container's first process: only with the host's pid namespace is there any."""
-    for pid in _children():
-        try:
-            os.kill(pid, _signal.SIGKILL)
-        except OSError:
-            pass
-
-
-def _kill(pid: int, number: int, everyone: bool) -> None:
-    theirs = _pid_namespace(pid) if everyone and number != _signal.SIGKILL else 0
-    # The death of a pid namespace's first process is that of all the others.
-    if theirs not in (0, os.stat("/proc/self/ns/pid").st_ino):
-        for name in os.listdir("/proc"):
-            try:
-                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == theirs:
-                    os.kill(int(name), number)
-            except OSError:
-                pass  # ended meanwhile, or not ours
-    os.kill(pid, number)
-
-
-def _pid_namespace(pid: int) -> int:
-    """Its inode; 0 for one that cannot be looked at, and whose end is that of all the others."""
-    from dockpy.runtime.namespaces import open_of_process
-
-    try:
-        fd = open_of_process(pid, "pid")
-    except OSError:
-        return 0
-    try:
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
 
 
 def catch_signals() -> None:

@@ -314,10 +314,12 @@ class ShimLink:
         console_size: tuple[int, int] | None = None,
         attachments: Sequence[Attachment] = (),
         detach: bool = False,
+        about: str = "",
         group: str | None = None,
     ) -> int:
         """Answered when the process has started or failed (a Refusal then); its events come as
-        well. `group`: the container's control group, if it has one.
+        well. `about` is what `state` tells a next daemon, with the exit code; without it nothing
+        is kept once the end was told. `group`: the container's control group, if it has one.
         """
         fds: list[int] = []
         fields = {
@@ -327,6 +329,7 @@ class ShimLink:
             "console_size": console_size,
             "attachments": [attachment.to_json(fds) for attachment in attachments],
             "detach": detach,
+            "about": about,
             "group": group,
         }
         return self._request("exec", fields, fds)
@@ -337,9 +340,11 @@ class ShimLink:
     def kill(self, signal: int, *, exec_id: str | None = None, everyone: bool = False) -> int:
         return self._request("kill", {"exec": exec_id, "signal": signal, "all": everyone})
 
-    def state(self) -> int:
-        """The Reply's fields: pid, start, code (None while it runs), execs {id: {pid, code}}."""
-        return self._request("state", {})
+    def state(self, *, about: bool = False) -> int:
+        """The Reply's fields: pid, start, code (None while it runs), execs {id: {pid, code, about}};
+        with `about` also those of the last execs whose end has been told.
+        """
+        return self._request("state", {"about": about})
 
     def grown(self, position: tuple[int, int]) -> int:
         """Replied once the log has grown beyond that (a reader's `position()`), or will not any

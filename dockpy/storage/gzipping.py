@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 Read = Callable[[int], bytes]
 
-LEVEL = 5  # a fifth faster than 6, half a percent larger
+LEVEL = 4  # twice as fast as 6, two percent larger
 BLOCK = 512 << 10
 WINDOW = 32 << 10
 THREADS = 4

@@ -19,6 +19,7 @@ from dockpy.api.times import now
 from dockpy.damaged import Empty, load_object
 from dockpy.errors import DockpyError, InvalidParameter
 from dockpy.shim.protocol import ShimLink
+from dockpy.supervisor import exec as execs
 from dockpy.supervisor import monitor, pause, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers, read_exit
@@ -193,10 +194,11 @@ async def _connect(containers: Containers, container: Container, told: _ShimFile
     shim = Shim(link, containers.teller(container))
     containers.follow(container, shim)
     try:
-        reply = await shim.ask(lambda asked: asked.state())
+        reply = await shim.ask(lambda asked: asked.state(about=True))
     except DockpyError as error:
         log.warning("the shim of container %s: %s", container.id[:12], error)
         return container.shim is shim
+    execs.adopt(containers, container, reply.fields.get("execs") or {})
     pid, start = reply.fields.get("pid"), reply.fields.get("start")
     if pid and container.state.running:
         container.state = changed(container.state, pid=int(pid), pid_start=int(start or 0))

@@ -281,9 +281,11 @@ class Containers:
             error=error,
         )
         self._decide(container, code, ran)
-        for exec_ in container.execs.values():
+        for exec_ in tuple(container.execs.values()):
             if exec_.running:
-                self._exec_over(container, exec_, 137)
+                self.exec_over(container, exec_, 137)
+            elif not exec_.started:
+                del container.execs[exec_.id], self.execs[exec_.id]
         self.then.follow(self, container)
         removed = container.record.host_config.auto_remove and not container.being_restarted
         if not removed:
@@ -383,10 +385,10 @@ class Containers:
         else:
             # An exec that did not start is 126 in docker, unless nothing was found (127).
             failed = isinstance(event, ExecFailed) and event.code == 128
-            self._exec_over(container, exec_, 126 if failed else event.code)
+            self.exec_over(container, exec_, 126 if failed else event.code)
 
-    def _exec_over(self, container: Container, exec_: Exec, code: int) -> None:
-        exec_.running, exec_.exit_code, exec_.pid = False, code, 0
+    def exec_over(self, container: Container, exec_: Exec, code: int) -> None:
+        exec_.running, exec_.exit_code = False, code
         exec_.over.set()
         self.publish(container, "exec_die", execID=exec_.id, exitCode=str(code))
         self.nursery.start_soon(self._forget_exec, container, exec_)

@@ -21,6 +21,7 @@ from dockpy.api.container import (
 )
 from dockpy.api.times import now
 from dockpy.errors import InvalidParameter, NotFound
+from dockpy.images import quota
 from dockpy.images.image import Image
 from dockpy.oci.image import ContainerConfig
 from dockpy.oci.platform import host_platform, parse_platform
@@ -65,6 +66,7 @@ async def create(containers: Containers, request: ContainerCreate) -> tuple[Cont
     if not (*(config.entrypoint or ()), *(config.cmd or ())):
         raise InvalidParameter("no command specified")
     chain = await containers.unpacked(image)
+    quota.touch(containers.images, image)
 
     # From here on nothing awaits: a name that is free now stays so.
     name = (

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -153,3 +154,43 @@ def test_the_end_of_a_daemon_is_not_the_end_of_containers(engine: Engine) -> Non
     eventually(lambda: not os.path.exists(f"/proc/{keeper}"))
     engine.start()
     assert engine.state(container)["Running"] is True
+
+
+def test_execs_are_found_again(engine: Engine) -> None:
+    container = engine.run("sleep", "60")
+
+    def begin(*cmd: str) -> str:
+        body = {"Cmd": cmd, "AttachStdin": True, "AttachStdout": True, "User": "0", "Env": ["A=1"]}
+        raw = engine.ask("POST", f"/containers/{container}/exec", body).json()
+        assert isinstance(raw, dict)
+        return str(raw["Id"])
+
+    def inspect(exec_id: str) -> dict[str, object]:
+        raw = engine.ask("GET", f"/exec/{exec_id}/json").json()
+        assert isinstance(raw, dict)
+        return raw
+
+    ended, ending, staying = begin("sh", "-c", "exit 2"), begin("sh", "-c", "cat"), begin("cat")
+    engine.ask("POST", f"/exec/{ended}/start", {"Detach": True})
+    eventually(lambda: inspect(ended)["ExitCode"] == 2)
+    assert engine.inspect(container)["ExecIDs"] == [ending, staying]
+    sock, _ = engine.upgrade(f"/exec/{ending}/start", b"{}")
+    other, rest = engine.upgrade(f"/exec/{staying}/start", b"{}")
+    before = {exec_id: inspect(exec_id) for exec_id in (ended, staying)}
+    record = engine.record()
+    os.kill(record["keeper"]["pid"], signal.SIGSTOP)  # so that no other daemon comes too soon
+    kill(record["daemon"]["pid"])
+    sock.sendall(b"after")
+    sock.shutdown(socket.SHUT_WR)
+    with sock:
+        assert b"after" in read_all(sock)
+    kill(record["keeper"]["pid"])
+    engine.start()
+    assert {exec_id: inspect(exec_id) for exec_id in (ended, staying)} == before
+    assert (inspect(ending)["Running"], inspect(ending)["ExitCode"]) == (False, 0)
+    assert engine.inspect(container)["ExecIDs"] == [staying]
+    with other:
+        other.sendall(b"still there")
+        other.shutdown(socket.SHUT_WR)
+        assert b"still there" in rest + read_all(other)
+    eventually(lambda: inspect(staying)["ExitCode"] == 0)

@@ -112,6 +112,15 @@ def test_a_registry_that_forgot_the_upload_gets_all_again(taker: Taker) -> None:
     assert len(taker.asked("POST")) == 2 and not taker.asked("PATCH")
 
 
+def test_a_registry_that_loses_what_it_takes_is_given_up(taker: Taker) -> None:
+    taker.most, taker.loses = CHUNKS[2], 1000
+    send(taker.host)  # slowly, but it goes on
+    taker.blobs.clear()
+    taker.loses = CHUNKS[2] - 10
+    with pytest.raises(RegistryError, match="has 30 of the 1048596 bytes that it was sent"):
+        send(taker.host)
+
+
 def test_an_answer_that_was_lost_costs_no_second_upload(taker: Taker) -> None:
     taker.mute = 1
     send(taker.host)
