@@ -13,7 +13,7 @@ HOG = "x=x; while :; do x=$x$x; done"
 @pytest.mark.parametrize("user", ["single", "root"])
 def test_limits_memory_and_standing_still(machine: Machine, user: str) -> None:
     def shell(script: str) -> str:
-        done = machine.shell(script, user=user)
+        done = machine.shell(script, user=user, timeout=300)
         assert done.code == 0, (script, done)
         return done.out.strip()
 
