@@ -1,7 +1,8 @@
-"""Images: their names, where they come from (archives, root file systems, this host) and what is
-told of them.
+"""Images: their names, where they come from (registries, archives, root file systems, this host) and
+what is told of them.
 
-Blocking. Knows `storage` (blobs and snapshots) and the OCI values; never containers: who uses an
+Blocking, but for what speaks to registries (pull, push, distribution and what they stand on). Knows
+`storage` (blobs and snapshots) and the OCI values; never containers: who uses an
 image is asked through a function that the caller hands in. The image layout's `index.json` is the
 only truth: an image is there when an entry of it names its manifest, and everything in the store
 that no entry leads to is garbage, which `ImageStore.collect` removes. So a change is: put blobs,

@@ -1,4 +1,5 @@
-"""Blobs by digest, in an OCI image layout: `oci-layout`, `blobs/<algorithm>/<hex>`; arriving ones in `ingest/`.
+"""Blobs by digest, in an OCI image layout: `oci-layout`, `blobs/<algorithm>/<hex>`; arriving ones in `ingest/`,
+those that may take several attempts in `partial/` (partial.py).
 
 A blob under its name is whole, verified and durable: bytes are hashed on their way in, synced, then
 renamed. Whatever lies in `ingest/` when the daemon starts is half done; `recover()` removes it.

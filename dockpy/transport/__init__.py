@@ -1,1 +1,1 @@
-"""Trio sockets for HTTP: bytes and descriptors, no meaning."""
+"""Trio sockets for HTTP, TLS, proxies: bytes and descriptors, no meaning."""
