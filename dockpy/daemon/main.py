@@ -149,7 +149,6 @@ class Daemon:
                 keeper.stop()
             self._server.hang_up()
             nursery.cancel_scope.cancel()
-        self._groups.leave()
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:
