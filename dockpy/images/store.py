@@ -215,7 +215,7 @@ class ImageStore:
         """
         with self._mutex, files.locked(self._lock):
             old, entries = image.descriptor.digest, self._state().entries
-            if not any(entry.digest == old for entry in entries):
+            if not any(entry.digest in (old, manifest.digest) for entry in entries):
                 return  # removed meanwhile, or lent by another store
             moved = naming.moved(entries, old, manifest)
             self._write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
