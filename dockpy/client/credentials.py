@@ -193,10 +193,13 @@ class Credentials:
                 auths.pop(server, None)
             else:
                 auths[server] = {**_kept(old), **entry}
-            if auths.get(server) == old and os.path.exists(path):
+            if auths.get(server) == old and _owner(path) is not None:
                 return False
             text = json.dumps(raw, indent="\t", ensure_ascii=False)
+            owner = _owner(path)
             files.write_atomic(path, text.encode("utf-8", "surrogateescape"), 0o600)
+            if owner is not None and owner != _owner(path):
+                os.chown(path, *owner)  # sudo, in somebody's home
         finally:
             os.close(folder)
         self._config["auths"] = auths
@@ -234,6 +237,14 @@ class Credentials:
                     if auth:
                         return auth
         return Auth(key_of(server))
+
+
+def _owner(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_uid, status.st_gid
 
 
 def _parsed(data: bytes, what: str) -> dict[str, object]:

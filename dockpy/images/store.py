@@ -215,7 +215,7 @@ class ImageStore:
         """
         with self._mutex, files.locked(self._lock):
             old, entries = image.descriptor.digest, self._state().entries
-            if not any(entry.digest == old for entry in entries):
+            if not any(entry.digest in (old, manifest.digest) for entry in entries):
                 return  # removed meanwhile, or lent by another store
             moved = naming.moved(entries, old, manifest)
             self._write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
@@ -352,9 +352,9 @@ class ImageStore:
 
     def unwanted(self) -> tuple[Blobs, Chains]:
         """What `collect` would remove."""
-        with self._mutex:
+        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
             state = self._state()
-            if self._writers or state.damaged:
+            if self._writers or state.damaged or not alone:
                 return [], []
             blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}

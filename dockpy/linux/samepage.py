@@ -152,12 +152,14 @@ class Samepage:
 
     def record(self) -> None:
         """Writes the memory of this fork to the file."""
+        drops = self._drops()  # for the traces that a merge has left when it comes to compare
         self._run(
             [
                 (start, size, _PWRITE, self.file, start, size, offset, 0, 0)
                 for start, size, offset in self._pieces
             ]
         )
+        del drops
 
     def adopt(self) -> None:
         """Lays the file below this process's memory, and closes it: nobody writes to it any more."""
@@ -173,11 +175,14 @@ class Samepage:
 
     def merge(self) -> None:
         """Drops the pages of this fork's own that are the file's, word by word. Takes some 2 ms."""
+        self._run(self._drops())
+
+    def _drops(self) -> list[tuple[int, ...]]:
+        steps: list[tuple[int, ...]] = []
         try:
             pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return  # no descriptor to be had: it stays as it is
-        steps: list[tuple[int, ...]] = []
+            return steps  # no descriptor to be had: it stays as it is
         for start, size, _ in self._pieces:
             count = os.preadv(pagemap, [self._view[: size // PAGE * 8]], start // PAGE * 8)
             own = bytes(self._view[7:count:8]).translate(_OWN) + b"\0"
@@ -188,7 +193,7 @@ class Samepage:
                 steps.append((where, length, _MADVISE, where, length, mmap.MADV_DONTNEED, 0, 0, 0))
                 begin = own.find(1, end)
         os.close(pagemap)
-        self._run(steps)
+        return steps
 
 
 def _address(area: mmap.mmap) -> int:

@@ -19,12 +19,17 @@ def open_groups(path: str | None) -> list[int]:
     """
     if path is None:
         return []
-    if os.path.exists(f"{MOUNT}/cgroup.controllers"):
-        return [_open(MOUNT + path)]
+    names = trees(path)
+    return [_open(f"{MOUNT}/{name}{path}") for name in names] if names else [_open(MOUNT + path)]
+
+
+def trees(path: str | None) -> list[str]:
+    """Those of version 1 that have a group `path`, by their names, which are mount options too."""
+    if path is None or os.path.exists(f"{MOUNT}/cgroup.controllers"):
+        return []
     # Controllers that are mounted together have links to their folder.
-    mounts = [entry.path for entry in os.scandir(MOUNT) if entry.is_dir(follow_symlinks=False)]
-    folders = [mount + path for mount in mounts if os.path.isdir(mount + path)]
-    return [_open(folder) for folder in folders or [MOUNT + path]]
+    names = [entry.name for entry in os.scandir(MOUNT) if entry.is_dir(follow_symlinks=False)]
+    return [name for name in sorted(names) if os.path.isdir(f"{MOUNT}/{name}{path}")]
 
 
 def _open(folder: str) -> int:

@@ -113,6 +113,9 @@ class Powers:
     tty_group: bool  # group 5 is mapped, so that a devpts can give its terminals to it
     host_pid: bool  # the container is in our pid namespace
     joins_pid: bool  # it shares another's, in which only our children are
+    trees: tuple[
+        str, ...
+    ] = ()  # of control groups of version 1, where it has its own groups in them
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def mount_in_root(root: int, mount: Mount, may: Powers) -> None:
     elif mount.type in ("proc", "sysfs"):
         _pseudo(root, mount, options, may)
     elif mount.type in ("cgroup", "cgroup2"):
-        _cgroup(root, mount, options)
+        _cgroup(root, mount, options, may.trees)
     else:
         _filesystem(root, mount, options, may)
 
@@ -399,18 +402,55 @@ def _bind_the_host_s(target: int, path: str, options: Options) -> None:
         os.close(source)
 
 
-def _cgroup(root: int, mount: Mount, options: Options) -> None:
-    """cgroup2 where the host has it and lets us, else an empty read-only tmpfs; never an error."""
+def _cgroup(root: int, mount: Mount, options: Options, trees: tuple[str, ...]) -> None:
+    """cgroup2 where the host has it and lets us, else an empty read-only tmpfs; never an error.
+
+    Of version 1, for a container with groups of its own, a folder with each tree, as docker's.
+    """
     target = make_directories(root, mount.destination)
     flags = (options.flags | lm.MS_NOSUID | lm.MS_NODEV | lm.MS_NOEXEC) & ~lm.MS_REC
     try:
-        mount_on_folder(target, "cgroup", "cgroup2", flags, "")
+        if trees:
+            mount_on_folder(target, "tmpfs", "tmpfs", flags & ~lm.MS_RDONLY, "mode=755,size=64k")
+        else:
+            mount_on_folder(target, "cgroup", "cgroup2", flags, "")
     except OSError as error:
         if error.errno not in _NOT_HERE:
             raise
         mount_on_folder(target, "tmpfs", "tmpfs", flags | lm.MS_RDONLY, "mode=755,size=4k")
+        return
     finally:
         os.close(target)
+    if trees:
+        above = open_in_root(root, mount.destination, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for name in trees:
+                _tree(above, name, flags)
+            _seal(above, flags & lm.MS_RDONLY)
+        finally:
+            os.close(above)
+
+
+def _seal(mounted: int, flags: int) -> None:
+    try:
+        set_attributes(mounted, Options(flags, 0, 0, (), ()))
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        _remount(f"/proc/self/fd/{mounted}", flags)
+
+
+def _tree(above: int, name: str, flags: int) -> None:
+    """One tree of version 1, rooted where our cgroup namespace is, in a folder that we have made."""
+    os.mkdir(name, 0o755, dir_fd=above)
+    folder = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        mount_on_folder(folder, "cgroup", "cgroup", flags, name)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+    finally:
+        os.close(folder)
 
 
 # ----------------------------------------------------------------------------- masked and read-only

@@ -18,7 +18,7 @@ from dockpy.linux import mounts as lm
 from dockpy.linux.beneath import create_file, open_in_root
 from dockpy.linux.libc import AT_FDCWD
 from dockpy.oci.spec import Device
-from dockpy.runtime import mounts
+from dockpy.runtime import groups, mounts
 from dockpy.runtime.errors import SetupError, strerror
 from dockpy.runtime.mounts import Powers
 
@@ -58,6 +58,7 @@ def powers(spec: Spec, proc: int, kinds: Plan) -> Powers:
         tty_group=tty_group,
         host_pid=not kinds.private("pid"),
         joins_pid=kinds.joins("pid"),
+        trees=tuple(groups.trees(spec.linux.cgroups_path)),
     )
 
 

@@ -59,7 +59,11 @@ class Groups:
             for root in set(self.roots.values()):
                 if os.path.exists(root + path):
                     self.end(path)  # of an earlier run; its counters are not ours
-                cgroup.make_below(root, path)
+                # What lies above our own is not ours to give controllers to.
+                if path.startswith(self.base + "/"):
+                    cgroup.make_below(root + self.base, path[len(self.base) :])
+                else:
+                    cgroup.make_below(root, path)
             self.limit(path, writes)
         except OSError as error:
             raise DockpyError(
@@ -70,6 +74,9 @@ class Groups:
         for controller, name, text in writes:
             folder = self.folder(path, controller)
             if folder is None:
+                log.warning(
+                    "%s is not set for %s: this host has no controller for it any more", name, path
+                )
                 continue
             try:
                 cgroup.write(folder, name, text)

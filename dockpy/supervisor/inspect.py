@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import calendar
-import re
 import time
-from collections.abc import Callable, Mapping
 
 from dockpy.api.times import ZERO, ago
 from dockpy.supervisor import served
@@ -195,7 +193,7 @@ def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[
         "ImageID": record.image_id,
         "Command": command_text(record.argv),
         "Created": int(seconds_of(record.created)),
-        "Ports": [_port(port) for port in record.config.exposed_ports] if state.running else [],
+        "Ports": [_port(port) for port in reachable_ports(record, state)],
         "Labels": dict(record.config.labels),
         "State": state.word,
         "Status": status_text(state, container.health),
@@ -217,6 +215,14 @@ def summary(container: Container, sizes: tuple[int, int] | None = None) -> dict[
 
 def command_text(argv: tuple[str, ...]) -> str:
     return " ".join((argv[0], *(f"'{arg}'" if " " in arg else arg for arg in argv[1:])))
+
+
+def reachable_ports(record: Record, state: State) -> tuple[str, ...]:
+    """What a running container exposes on a network of its own: docker counts no others."""
+    mode = network_name(record)
+    if not state.running or mode in ("none", "host") or mode.startswith("container:"):
+        return ()
+    return tuple(record.config.exposed_ports)
 
 
 def _port(text: str) -> dict[str, object]:
@@ -246,85 +252,3 @@ def exec_inspect(exec_: Exec) -> dict[str, object]:
         "DetachKeys": request.detach_keys,
         "Pid": exec_.pid,
     }
-
-
-FILTERS = frozenset(
-    [
-        "ancestor",
-        "before",
-        "exited",
-        "expose",
-        "health",
-        "id",
-        "is-task",
-        "isolation",
-        "label",
-        "name",
-        "network",
-        "publish",
-        "since",
-        "status",
-        "volume",
-    ]
-)
-
-
-STATUSES = frozenset(("created", "dead", "exited", "paused", "removing", "restarting", "running"))
-
-
-def matches(
-    container: Container,
-    filters: Mapping[str, tuple[str, ...]],
-    ancestors: frozenset[str],
-    before: float,
-    since: float,
-) -> bool:
-    """`ancestors`: image ids named by the ancestor filter; before and since: times of the containers named there."""
-    record, state = container.record, container.state
-    created = seconds_of(record.created)
-    if created >= before or (since and created <= since):
-        return False
-    checks: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
-        "id": lambda wanted: any(record.id.startswith(value) for value in wanted),
-        "name": lambda wanted: any(_name_matches(value, record.name) for value in wanted),
-        "label": lambda wanted: _labels_match(wanted, record.config.labels),
-        "status": lambda wanted: state.word in wanted,
-        "exited": lambda wanted: state.status == "exited" and str(state.exit_code) in wanted,
-        "ancestor": lambda wanted: record.image_id in ancestors or record.config.image in wanted,
-        "network": lambda wanted: network_name(record) in wanted,
-        "health": lambda wanted: (
-            (container.health.status if container.health is not None else "none") in wanted
-        ),
-        "expose": lambda wanted: any(_has_port(record, value) for value in wanted),
-        "publish": lambda wanted: False,
-        "volume": lambda wanted: any(
-            value in (mount["Source"], mount["Destination"])
-            for value in wanted
-            for mount in mounts(record)
-        ),
-        "is-task": lambda wanted: "false" in wanted,
-        "isolation": lambda wanted: True,
-        "before": lambda wanted: True,
-        "since": lambda wanted: True,
-    }
-    return all(checks[key](wanted) for key, wanted in filters.items())
-
-
-def _name_matches(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, f"/{name}") is not None or re.search(pattern, name) is not None
-    except re.error:
-        return pattern in name
-
-
-def _labels_match(wanted: tuple[str, ...], labels: Mapping[str, str]) -> bool:
-    for entry in wanted:
-        key, equals, value = entry.partition("=")
-        if key not in labels or (equals and labels[key] != value):
-            return False
-    return True
-
-
-def _has_port(record: Record, wanted: str) -> bool:
-    number, _, protocol = wanted.partition("/")
-    return f"{number}/{protocol or 'tcp'}" in record.config.exposed_ports

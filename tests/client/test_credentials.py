@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pty
+import select
 import socket
 import stat
 import subprocess
@@ -184,6 +185,15 @@ def test_a_link_to_the_file_stays_one(person: Person) -> None:
     assert person.path.is_symlink() and "r" in json.loads(target.read_text())["auths"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root writes other users' files")
+def test_somebodys_file_stays_theirs(person: Person) -> None:
+    person.write({})
+    os.chown(person.path, 1234, 5678)
+    assert person.do("login", "-u", "me", "--password-stdin", "r", input=b"secret")[0] == 0
+    status = person.path.stat()
+    assert (status.st_uid, status.st_gid) == (1234, 5678) and "r" in person.config()["auths"]
+
+
 def test_logout_forgets_all_spellings(person: Person) -> None:
     old = {"auth": "YTpi"}
     person.write({"auths": {"r": old, "https://r": old, "http://r": old, "s": old}})
@@ -207,6 +217,8 @@ def test_the_terminal_does_not_show_the_password(person: Person) -> None:
         seen = b""
         deadline = time.monotonic() + 10
         while text not in seen and time.monotonic() < deadline:
+            if not select.select([near], [], [], 1)[0]:
+                continue
             try:
                 seen += os.read(near, 4096)
             except OSError:

@@ -139,7 +139,9 @@ def test_restart_and_rename(engine: Engine) -> None:
     assert engine.inspect("second")["Name"] == "/second"
     assert engine.ask("GET", "/containers/first/json").status == 404
     engine.create("true", name="first")
-    assert engine.ask("POST", "/containers/second/rename?name=first").status == 409
+    answer = engine.ask("POST", "/containers/second/rename?name=first")
+    assert answer.status == 409
+    assert answer.message.startswith("Error when allocating new name: Conflict. ")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,13 @@ def test_lists_and_filters(engine: Engine) -> None:
     assert names('filters={"status":["created"]}') == ["/one"]
     assert names('all=1&filters={"name":{"tw":true}}') == ["/two"]
     assert names('all=1&filters={"ancestor":["dockpy.builtin/host"]}') == ["/two", "/one"]
+    # As docker: but for a status, whoever wants those that do not run says so.
+    assert names('filters={"since":["one"]}') == ["/two"]
+    assert names('filters={"before":["two"]}') == []
+    assert names('all=1&filters={"before":["two"]}') == ["/one"]
+    assert names('filters={"exited":["0"]}') == []
+    assert names('all=1&filters={"expose":["80/udp"]}') == []
+    assert names('all=1&filters={"is-task":["true"]}') == []
 
 
 def test_top_shows_the_containers_processes(engine: Engine) -> None:
@@ -270,7 +279,17 @@ def test_top_shows_the_containers_processes(engine: Engine) -> None:
     raw = engine.ask("GET", f"/containers/{container}/top").json()
     assert isinstance(raw, dict)
     assert raw["Titles"][-1] == "CMD"
-    assert any("sleep 60" in row[-1] for row in raw["Processes"])
+    assert [row[-1] for row in raw["Processes"] if "wait" not in row[-1]] == ["sleep 60"]
+    raw = engine.ask("GET", f"/containers/{container}/top?ps_args=-o%20pid,comm").json()
+    assert isinstance(raw, dict)
+    assert (raw["Titles"], len(raw["Processes"])) == (["PID", "COMMAND"], 2)
+    for options, text in (
+        ("-o%20comm", "Couldn't find PID field in ps output"),
+        ("-o%20pid%20comm=PIDS", 'specifying "comm=PIDS" is not allowed'),
+        ("--nope", "ps: error: unknown gnu long option"),
+    ):
+        answer = engine.ask("GET", f"/containers/{container}/top?ps_args={options}")
+        assert (answer.status, answer.message) == (400, text)
 
 
 def test_binds_and_their_sources(engine: Engine, tmp_path: object) -> None:

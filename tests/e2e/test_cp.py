@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -301,6 +302,9 @@ def test_diff_export_and_commit(engine: Engine, folder: Path) -> None:
         assert (shown["Author"], shown["Comment"]) == ("me", "why")
         assert shown["Config"]["Labels"] == {"l": "1"}
         assert shown["Config"]["Cmd"] == ["/x/y"]
+        used = engine.cli("system", "df", "-v").out.split("\n")
+        row = re.split("  +", next(line for line in used if "e2e-committed" in line))
+        assert (row[5] != "0B", row[6] != "0B") == (True, True), row  # of its own, and shared
         assert len(shown["RootFS"]["Layers"]) == 2
     finally:
         engine.cli("rm", "-f", name)

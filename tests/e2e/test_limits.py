@@ -32,6 +32,9 @@ def test_what_a_container_may_use(limited: Engine) -> None:
     assert (limit, pids) == ("64MiB", "1")
     assert usage.endswith(("KiB", "MiB"))
     assert 0 < float(cpu.rstrip("%")) < 75
+    # Programs that look for their limit find it where they are used to.
+    looks = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
+    assert engine.cli("exec", name, "sh", "-c", looks).out == f"{64 << 20}\n"
     # The kernel says the same: no more processes than that, also by exec.
     many = engine.cli("exec", name, "sh", "-c", "i=0; while [ $i -lt 40 ]; do sleep 9 & i=$((i+1)); done 2>&1")  # fmt: skip
     assert "fork" in many.out or many.code != 0

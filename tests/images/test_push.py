@@ -177,6 +177,26 @@ def test_a_neighbours_layers_are_taken_over(store: ImageStore, taker: Taker) -> 
     assert not taker.uploads  # none is left open
 
 
+def test_two_pushes_at_once_are_both_known(store: ImageStore, taker: Taker) -> None:
+    names = [f"{taker.host}/a/b:v1", f"{taker.host}/c/d:v1"]
+    load(store, image("x", names=names))
+    pushes = Pushes(store, retries=QUICK)
+
+    async def tell(line: Line) -> None: ...
+
+    async def run() -> None:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(pushes.push, Wanted(parse_reference(name)), tell)
+
+    trio.run(run)
+    digest = store.resolve(names[0]).descriptor.digest
+    repositories = (f"{taker.host}/a/b@{digest}", f"{taker.host}/c/d@{digest}")
+    assert store.resolve(names[1]).repo_digests == repositories
+    assert taker.manifests["a/b"]["v1"] == taker.manifests["c/d"]["v1"]
+
+
 def test_all_tags_and_no_others(store: ImageStore, taker: Taker) -> None:
     name = f"{taker.host}/a/b"
     load(store, image("x", names=[f"{name}:v1", f"{name}:v3", f"{taker.host}/a/bc:v1"]))

@@ -125,12 +125,13 @@ def _ask_password() -> str:
     before = termios.tcgetattr(0)
     silent = list(before)
     silent[3] &= ~termios.ECHO
-    out("Password: ")
-    termios.tcsetattr(0, termios.TCSAFLUSH, silent)
+    # Before the prompt, after which somebody may type at once.
+    termios.tcsetattr(0, termios.TCSADRAIN, silent)
     try:
+        out("Password: ")
         password = _line()
     finally:
-        termios.tcsetattr(0, termios.TCSAFLUSH, before)
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
         out("\n")
     if not password:
         raise CommandError("Error: Password Required")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
 
 import trio
@@ -12,12 +10,15 @@ from dockpy.api import query as q
 from dockpy.api.container import ContainerCreate
 from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
+from dockpy.daemon.handlers.sizes import sizes_of
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
-from dockpy.supervisor import control, inspect
+from dockpy.linux.proctable import Table
+from dockpy.supervisor import control, filters, inspect, top
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.create import create
+from dockpy.supervisor.pause import members
 from dockpy.supervisor.remove import remove, take_away
 from dockpy.supervisor.start import start
 from dockpy.supervisor.update import update
@@ -132,8 +133,8 @@ class ContainerHandlers:
         await exchange.reply(200, {"Warnings": warnings})
 
     async def prune(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, ("until", "label", "label!"))
-        until = q.timestamp(filters["until"][0], "until") if "until" in filters else None
+        wanted = q.filters(exchange.query, ("until", "label", "label!"))
+        until = q.timestamp(wanted["until"][0], "until") if "until" in wanted else None
         deleted = []
         space = 0
         for container in self._containers.all():
@@ -142,15 +143,15 @@ class ContainerHandlers:
                 continue
             if until is not None and inspect.seconds_of(record.created) * 1e9 > until:
                 continue
-            if not q.matches_labels(filters.get("label", ()), record.config.labels):
+            if not q.matches_labels(wanted.get("label", ()), record.config.labels):
                 continue
             if any(
                 q.matches_labels((entry,), record.config.labels)
-                for entry in filters.get("label!", ())
+                for entry in wanted.get("label!", ())
             ):
                 continue
             try:
-                size = (await self._sizes(container))[0]
+                size = (await sizes_of(self._containers, container))[0]
             except NotFound:
                 continue  # somebody else has removed it
             if not _in_use(container):  # nor started it, meanwhile
@@ -176,55 +177,38 @@ class ContainerHandlers:
 
     # ------------------------------------------------------------------------ telling
 
-    async def _sizes(self, container: Container) -> tuple[int, int]:
-        def usage() -> tuple[int, int]:
-            snapshots = self._containers.snapshots
-            own = snapshots.usage(container.id).size
-            chain = snapshots.parent_of(container.id)
-            below = 0
-            if chain is not None:
-                try:
-                    below = self._containers.images.resolve(container.record.image_id).size
-                except NotFound:
-                    below = snapshots.chain_usage(chain).size
-            return own, own + below
-
-        return await trio.to_thread.run_sync(usage, limiter=self._containers.disk)
-
     async def inspect(self, exchange: Exchange) -> None:
         container = self._named(exchange)
-        sizes = await self._sizes(container) if q.boolean(exchange.query, "size") else None
+        sizes = (
+            await sizes_of(self._containers, container)
+            if q.boolean(exchange.query, "size")
+            else None
+        )
         bundle = self._containers.folders.bundle(container.id)
         await exchange.reply(200, inspect.inspect(container, bundle, sizes))
 
     async def list(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, inspect.FILTERS)
-        for status in filters.get("status", ()):
-            if status not in inspect.STATUSES:
-                raise InvalidParameter(f"invalid filter 'status={status}'")
+        wanted = q.filters(exchange.query, filters.FILTERS)
+        filters.check(wanted)
         limit = q.integer(exchange.query, "limit", 0)
         # Asking for states or for the last n means all of them, as in docker.
-        every = (
-            q.boolean(exchange.query, "all")
-            or limit > 0
-            or bool({"status", "exited", "before", "since"} & set(filters))
-        )
+        every = q.boolean(exchange.query, "all") or limit > 0 or "status" in wanted
         sizes = q.boolean(exchange.query, "size")
-        ancestors = self._ancestors(filters.get("ancestor", ()))
+        ancestors = self._ancestors(wanted.get("ancestor", ()))
         before = min(
-            (self._created(name) for name in filters.get("before", ())), default=float("inf")
+            (self._created(name) for name in wanted.get("before", ())), default=float("inf")
         )
-        since = max((self._created(name) for name in filters.get("since", ())), default=0.0)
+        since = max((self._created(name) for name in wanted.get("since", ())), default=0.0)
         result = []
         for container in sorted(
             self._containers.all(), key=lambda found: found.record.created, reverse=True
         ):
             if not every and not container.state.live:
                 continue
-            if not inspect.matches(container, filters, ancestors, before, since):
+            if not filters.matches(container, wanted, ancestors, before, since):
                 continue
             try:
-                measured = await self._sizes(container) if sizes else None
+                measured = await sizes_of(self._containers, container) if sizes else None
             except NotFound:
                 continue  # removed while we looked
             result.append(inspect.summary(container, measured))
@@ -247,9 +231,14 @@ class ContainerHandlers:
     async def top(self, exchange: Exchange) -> None:
         container = self._named(exchange)
         control.running_shim(container)
-        rows = await trio.to_thread.run_sync(_processes, container.state.pid)
+        shim = self._containers.shim_pid(container)
+        options = exchange.query.get("ps_args", "")
+
+        def look() -> tuple[list[str], list[list[str]]]:
+            return top.show(members(container, Table(), shim), options)
+
+        titles, rows = await trio.to_thread.run_sync(look)
         self._containers.publish(container, "top")
-        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         await exchange.reply(200, {"Titles": titles, "Processes": rows})
 
 
@@ -270,36 +259,3 @@ def size(exchange: Exchange) -> tuple[int, int]:
             raise InvalidParameter(f"invalid resize {name}: it is missing")
         values.append(q.integer(exchange.query, name, 0, least=0))
     return min(values[0], 65535), min(values[1], 65535)
-
-
-def _processes(init: int) -> list[list[str]]:
-    """Every process in the container's pid namespace, as `ps -ef` shows them."""
-    try:
-        namespace = os.readlink(f"/proc/{init}/ns/pid")
-    except OSError:
-        return []
-    ticks = os.sysconf("SC_CLK_TCK")
-    with open("/proc/uptime", encoding="ascii") as file:
-        booted = time.time() - float(file.read().split()[0])
-    rows = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
-                continue
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-            with open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                command = (
-                    cmdline.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
-                )
-            uid = str(os.stat(f"/proc/{name}").st_uid)
-        except OSError:
-            continue  # it has ended, or is not ours to look at
-        cpu = (int(fields[11]) + int(fields[12])) // ticks
-        started = time.strftime("%H:%M", time.localtime(booted + int(fields[19]) / ticks))
-        clock = f"{cpu // 3600:02d}:{cpu // 60 % 60:02d}:{cpu % 60:02d}"
-        tty = "?" if fields[4] == b"0" else f"pts/{int(fields[4]) & 0xFF}"
-        rows.append([uid, name, fields[1].decode(), "0", started, tty, clock, command])
-    return sorted(rows, key=lambda row: int(row[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Callable
 
@@ -10,13 +9,13 @@ import trio
 
 from dockpy.api import query as q
 from dockpy.api.fields import parse_object, parse_texts
+from dockpy.daemon import imagefilters
 from dockpy.daemon.exchange import Borrowed, Exchange, Threaded
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotServed
 from dockpy.images.image import Image
+from dockpy.images.shared import shared_sizes
 from dockpy.supervisor.containers import Containers
-
-FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))
 
 
 class ImageHandlers:
@@ -47,20 +46,28 @@ class ImageHandlers:
         self._containers.events.publish("image", action, image_id, {"name": name} if name else {})
 
     async def list(self, exchange: Exchange) -> None:
-        filters = q.filters(exchange.query, FILTERS)
-        images = await trio.to_thread.run_sync(self._images.list, limiter=self._containers.disk)
+        wanted = q.filters(exchange.query, imagefilters.FILTERS)
+
+        def found() -> tuple[imagefilters.Filter, tuple[Image, ...]]:
+            filter_ = imagefilters.parse(wanted, self._images.resolve)
+            return filter_, tuple(self._images.list())
+
+        filter_, images = await trio.to_thread.run_sync(found, limiter=self._containers.disk)
+        shared = {}
+        if q.boolean(exchange.query, "shared-size"):
+            shared = await trio.to_thread.run_sync(
+                shared_sizes, images, self._containers.snapshots, limiter=self._containers.disk
+            )
         result = []
         for image in images:
-            summary = self._images.summary(image)
-            if not _matches(summary, filters):
+            names = (*image.repo_tags, *image.repo_digests)
+            if not filter_.admits(image.created, image.config.config.labels, names):
                 continue
-            if "reference" in filters:  # the names that were asked for, as docker, not all it has
-                for key in ("RepoTags", "RepoDigests"):
-                    summary[key] = [
-                        name
-                        for name in _texts(summary.get(key))
-                        if _named(name, filters["reference"])
-                    ]
+            summary = self._images.summary(image)
+            summary["SharedSize"] = shared.get(str(image.id), -1)
+            # The names that were asked for, as docker, not all it has.
+            summary["RepoTags"] = [name for name in image.repo_tags if filter_.names(name)]
+            summary["RepoDigests"] = [name for name in image.repo_digests if filter_.names(name)]
             if exchange.version < (1, 44):
                 summary["VirtualSize"] = summary.get("Size", 0)
             summary["Containers"] = len(self._containers.using(str(image.id)))
@@ -275,29 +282,3 @@ def _names(exchange: Exchange) -> list[str]:
         for name in value.split(",")
         if name
     ]
-
-
-def _matches(summary: dict[str, object], filters: q.Filters) -> bool:
-    tags = list(_texts(summary.get("RepoTags")))
-    labels = summary.get("Labels")
-    if "dangling" in filters and (not tags) != (filters["dangling"][0].lower() in ("1", "true")):
-        return False
-    if "label" in filters and not q.matches_labels(
-        filters["label"], labels if isinstance(labels, dict) else {}
-    ):
-        return False
-    if "reference" in filters:
-        return any(_named(tag, filters["reference"]) for tag in tags)
-    return True
-
-
-def _named(name: str, patterns: tuple[str, ...]) -> bool:
-    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
-    return any(
-        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(repository, pattern)
-        for pattern in patterns
-    )
-
-
-def _texts(raw: object | None) -> list[str]:
-    return [str(item) for item in raw] if isinstance(raw, (list, tuple)) else []
