@@ -66,12 +66,15 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     DOCKPY_LOCAL names the folder it goes below; the choice is kept in the store, one file a host, since
     the next command may come from a shell without that variable.
     """
-    note = _note(paths.store)
+    note = f"{paths.store}/data.{os.uname().nodename}"
     named = environ.get("DOCKPY_LOCAL", "")
-    data = _noted(note)
+    try:
+        data = _noted(read_bytes(note, 4096))
+    except (OSError, ValueError):
+        data = ""
     if named.startswith("/") and os.path.dirname(os.path.dirname(data)) != os.path.normpath(named):
         data = _below(os.path.normpath(named), paths.store)
-    elif not data:
+    elif not data.startswith("/"):
         if not is_remote(paths.store):
             return paths.store
         data = _below(_candidate(), paths.store)
@@ -87,22 +90,19 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     return data
 
 
+def _noted(note: bytes) -> str:
+    """Without the end of its line it is cut, and leads somewhere else."""
+    text = note.decode("utf-8", "surrogateescape")
+    return text[:-1] if text.startswith("/") and text.endswith("\n") and "\0" not in text else ""
+
+
 def known(store: str) -> str:
     """The data folder that `settle` has once chosen for a store on this host."""
-    return _noted(_note(store)) or store
-
-
-def _note(store: str) -> str:
-    return f"{store}/data.{os.uname().nodename}"
-
-
-def _noted(note: str) -> str:
-    """The folder that a note names; "" for none. Without the end of its line it is cut, and leads somewhere else."""
     try:
-        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape")
+        note = read_bytes(f"{store}/data.{os.uname().nodename}", 4096)
     except (OSError, ValueError):
-        return ""
-    return data[:-1] if data.endswith("\n") and data[0] == "/" and "\0" not in data else ""
+        return store
+    return _noted(note) or store
 
 
 def age(path: str) -> float:
