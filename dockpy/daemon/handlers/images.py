@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable
 
 import trio
@@ -257,7 +257,7 @@ class ImageHandlers:
             200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
         )
 
-    def _removable(self, image: Image) -> list[str]:
+    def _removable(self, image: Image) -> Sequence[str]:
         """By which names it goes; none of what another store lends."""
         if self._images.content.is_lent(image.id):
             return []
