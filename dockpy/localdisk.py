@@ -69,9 +69,7 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     note = f"{paths.store}/data.{os.uname().nodename}"
     named = environ.get("DOCKPY_LOCAL", "")
     try:
-        data = read_bytes(note, 4096).decode("utf-8", "surrogateescape")
-        # Without the end of its line it is cut, and leads somewhere else.
-        data = data[:-1] if data.endswith("\n") and "\0" not in data else ""
+        data = _noted(read_bytes(note, 4096))
     except (OSError, ValueError):
         data = ""
     if named.startswith("/") and os.path.dirname(os.path.dirname(data)) != os.path.normpath(named):
@@ -92,13 +90,19 @@ def settle(paths: Paths, environ: Mapping[str, str]) -> str:
     return data
 
 
+def _noted(note: bytes) -> str:
+    """Without the end of its line it is cut, and leads somewhere else."""
+    text = note.decode("utf-8", "surrogateescape")
+    return text[:-1] if text.startswith("/") and text.endswith("\n") and "\0" not in text else ""
+
+
 def known(store: str) -> str:
     """The data folder that `settle` has once chosen for a store on this host."""
     try:
         note = read_bytes(f"{store}/data.{os.uname().nodename}", 4096)
     except (OSError, ValueError):
         return store
-    return note.decode("utf-8", "surrogateescape").strip() or store
+    return _noted(note) or store
 
 
 def age(path: str) -> float:

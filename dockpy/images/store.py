@@ -352,9 +352,9 @@ class ImageStore:
 
     def unwanted(self) -> tuple[Blobs, Chains]:
         """What `collect` would remove."""
-        with self._mutex:
+        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
             state = self._state()
-            if self._writers or state.damaged:
+            if self._writers or state.damaged or not alone:
                 return [], []
             blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}

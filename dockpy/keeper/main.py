@@ -30,7 +30,7 @@ from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.title import Title
 from dockpy.paths import Paths
-from dockpy.rootless.enter import enter, join
+from dockpy.rootless.enter import enter, join, tier_of
 from dockpy.shim.loop import POLLIN, Loop
 from dockpy.shim.main import catch_signals, close_others, signal_pipe
 from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
@@ -111,9 +111,9 @@ def _rejoin(paths: Paths) -> str | None:
     """
     for pid in place.living_shims(paths):
         try:
-            tier = str(json.loads(files.read_bytes(paths.daemon_json))["tier"])
+            tier = tier_of(pid)
             join(pid, tier)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
         return tier
     return None

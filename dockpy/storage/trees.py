@@ -353,11 +353,16 @@ class LayeredSnapshotter(ABC):
         self._shelf.set_aside(self.table_path(number), f"table-{number}", "it cannot be read")
 
     def unknown(self) -> tuple[str, ...]:
+        # Before and after: one that comes or goes meanwhile is known at one of the two.
+        known = self._known_numbers()
         there = {int(name) for name in os.listdir(f"{self.root}/n") if name.isdecimal()}
+        known |= self._known_numbers()
+        return tuple(self._place(number) for number in sorted(there - known))
+
+    def _known_numbers(self) -> set[int]:
         with self._lock:
             known = {one.number for one in self._layers.values()} | self._busy | {0}
-            known |= {active.number for active in self._active.values()}
-        return tuple(self._place(number) for number in sorted(there - known))
+            return known | {active.number for active in self._active.values()}
 
     def discard_unknown(self, tree: str) -> None:
         if tree in self.unknown():

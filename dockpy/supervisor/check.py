@@ -35,6 +35,8 @@ from dockpy.supervisor.remove import delete_files
 
 T = TypeVar("T")
 
+MOMENT = 0.5  # seconds that a shim takes at most to put its socket away
+
 # What a container's folder may hold that is a JSON object, and is made again by itself.
 _PASSING = ("exit.json", "shim.json", "health.json")
 
@@ -64,7 +66,7 @@ class _Check:
         for container in here(self._containers.all):
             yield from self._container(container)
         for name in sorted(os.listdir(self._folders.root)):
-            if not here(partial(self._known, name)):
+            if here(partial(self._is_strange, name)):
                 yield from self._stranger(name)
         yield from self._snapshots()
         yield from self._sockets()
@@ -72,6 +74,9 @@ class _Check:
 
     def _known(self, container_id: str) -> bool:
         return any(container.id == container_id for container in self._containers.all())
+
+    def _is_strange(self, name: str) -> bool:
+        return not self._known(name) and os.path.lexists(self._folders.bundle(name))
 
     # ------------------------------------------------------------------------- a container
 
@@ -138,14 +143,15 @@ class _Check:
                 problem = "what it has written is gone"
                 yield Finding("container", container.name, problem, "remove it: dockpy rm -f")
             return
-        try:
-            if not snapshots.whole(container.id):
-                raise Unavailable("a layer that it stands on is gone")
-        except Unavailable as error:
-            yield Finding(
-                "container", container.name, str(error), "its image is unpacked again",
-                partial(mend_now, self._containers, container),
-            )  # fmt: skip
+        if not snapshots.whole(container.id):
+            if container.id in set(snapshots.keys()):  # else it has just been removed
+                yield Finding(
+                    "container",
+                    container.name,
+                    "a layer that it stands on is gone",
+                    "its image is unpacked again",
+                    partial(mend_now, self._containers, container),
+                )
             return
         try:
             snapshots.trees(container.id)
@@ -158,13 +164,14 @@ class _Check:
             )  # fmt: skip
 
     def _log(self, container: Container, folder: str) -> Iterator[Finding]:
-        if here(lambda: container.state.live or container.lock.locked()):
+        before = here(partial(_at_rest, container))
+        if before is None:
             return  # it is being written
         try:
             serial, problem = logcheck.problem(folder)
         except FileNotFoundError:
             return  # rotated, packed or removed
-        if problem:
+        if problem and here(partial(_at_rest, container)) == before:
             remedy = "its end is cut where it is whole, or it is set aside"
             repair = in_trio(partial(self._mend_log, container, folder, serial))
             yield Finding("log", f"{folder}/{serial}", problem, remedy, repair)
@@ -241,9 +248,12 @@ class _Check:
 
     def _sockets(self) -> Iterator[Finding]:
         folder = f"{self._containers.host.run}/s"
-        for name in os.listdir(folder):
+        strange = [name for name in os.listdir(folder) if not here(partial(self._serves, name))]
+        if strange:
+            time.sleep(MOMENT)  # a shim that ends removes its own
+        for name in strange:
             path = f"{folder}/{name}"
-            if not here(partial(self._serves, name)):
+            if os.path.lexists(path) and not here(partial(self._serves, name)):
                 repair = in_trio(partial(self._unlink_socket, path))
                 yield Finding("leftover", path, "no container's socket", "it is removed", repair)
 
@@ -282,6 +292,12 @@ class _Check:
         if name.startswith("container-"):
             delete_files(self._containers, name[len("container-") :], path)
         remove.remove_path(path)
+
+
+def _at_rest(container: Container) -> str | None:
+    """The run whose log nobody writes any more; None while somebody may."""
+    busy = container.state.live or container.lock.locked()
+    return None if busy else container.state.started
 
 
 def _age(path: str) -> float:

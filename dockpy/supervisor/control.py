@@ -144,7 +144,10 @@ async def rename(containers: Containers, container: Container, name: str) -> Non
     old = container.name
     if name == old:
         raise InvalidParameter("Renaming a container with the same name as its current name")
-    containers.names.rename(container.id, old, name)
+    try:
+        containers.names.rename(container.id, old, name)
+    except (Conflict, InvalidParameter) as error:
+        raise type(error)(f"Error when allocating new name: {error}") from None
     record = replace(container.record, name=name)
     try:
         containers.folders.write_record(record, durable=not record.host_config.auto_remove)

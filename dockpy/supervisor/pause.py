@@ -16,7 +16,8 @@ import time
 import trio
 
 from dockpy import files
-from dockpy.errors import Conflict, DockpyError
+from dockpy.damaged import Empty, load_object
+from dockpy.errors import Conflict, DockpyError, InvalidParameter
 from dockpy.linux import cgroup
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.proctable import Process, Table, process
@@ -247,10 +248,19 @@ def _write_note(
 
 def _read_note(containers: Containers, container: Container) -> list[tuple[int, int]] | None:
     """(pid, start) of what was stopped by signals; None without a note of this boot."""
+    path = note_path(containers.folders.bundle(container.id))
     try:
-        raw = json.loads(files.read_bytes(note_path(containers.folders.bundle(container.id))))
+        raw = load_object(path)
+    except (FileNotFoundError, Empty):
+        return None
+    except InvalidParameter as error:
+        containers.folders.set_aside(container.id, os.path.basename(path), str(error))
+        return None
+    try:
         if raw["boot"] != containers.host.boot:
             return None
         return [(int(pid), int(start)) for pid, start in raw["stopped"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks something, or holds another type: {error}"
+        containers.folders.set_aside(container.id, os.path.basename(path), reason)
         return None

@@ -28,7 +28,8 @@ async def update(
             check_ending(host, policy)
             if host.auto_remove and policy.name != "no":
                 raise InvalidParameter(
-                    "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                    f"Cannot update container {container.id}: Restart policy cannot be updated because "
+                    "AutoRemove is enabled for the container"
                 )
             host = replace(host, restart_policy=policy)
         host = limits.merged(host, asked)

@@ -139,7 +139,9 @@ def test_restart_and_rename(engine: Engine) -> None:
     assert engine.inspect("second")["Name"] == "/second"
     assert engine.ask("GET", "/containers/first/json").status == 404
     engine.create("true", name="first")
-    assert engine.ask("POST", "/containers/second/rename?name=first").status == 409
+    answer = engine.ask("POST", "/containers/second/rename?name=first")
+    assert answer.status == 409
+    assert answer.message.startswith("Error when allocating new name: Conflict. ")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,12 @@ class Store:
         victims += [
             f"{paths.snapshots}/chains/{name}" for name in os.listdir(f"{paths.snapshots}/chains")
         ]
-        victims += [f"{paths.images}/index.json", f"{paths.snapshots}/driver", paths.session]
+        victims += [
+            f"{paths.images}/index.json",
+            f"{paths.snapshots}/driver",
+            paths.session,
+            paths.daemon_json,
+        ]
         for victim in victims:
             path = Path(victim)
             before = path.read_bytes()
@@ -94,6 +99,8 @@ class Store:
             path.write_bytes(after)
             if path.name == "container.json":
                 path.chmod(0o400)
+            if victim == paths.daemon_json:
+                continue  # read by whoever starts a daemon, and written again
             # Not synced by us: empty after a power cut without any damage.
             loose = path.name in ("state.json", "exit.json", "shim.json", "health.json", "session")
             if not (loose and not after.strip(b"\0")) and path.name != "session":

@@ -232,4 +232,4 @@ def test_update_changes_the_policy(engine: Engine) -> None:
     assert answer.status == 400
     removed = engine.run("sleep", "60", host={"AutoRemove": True})
     answer = engine.ask("POST", f"/containers/{removed}/update", policy("always"))
-    assert "AutoRemove is enabled" in answer.message
+    assert answer.message.startswith(f"Cannot update container {removed}: Restart policy cannot ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -210,6 +211,8 @@ def test_what_is_said_of_paths_that_are_not_there(engine: Engine, container: str
     assert "Could not find the file /nope in container" in done.err or "/nope" in done.err
     done = engine.cli("cp", "nope-x:/a", "-")
     assert (done.code, "nope-x" in done.err) == (1, True)
+    done = engine.cli("cp", "/etc", "nope-x:/a")
+    assert (done.code, "nope-x" in done.err) == (1, True)
     assert engine.cli("cp", "a:b", "c:d").err == "copying between containers is not supported\n"
     assert engine.cli("cp", "/a", "/b").err == "must specify at least one container source\n"
     done = engine.cli("cp", "-", f"{container}:/d/f", input=b"")
@@ -301,6 +304,9 @@ def test_diff_export_and_commit(engine: Engine, folder: Path) -> None:
         assert (shown["Author"], shown["Comment"]) == ("me", "why")
         assert shown["Config"]["Labels"] == {"l": "1"}
         assert shown["Config"]["Cmd"] == ["/x/y"]
+        used = engine.cli("system", "df", "-v").out.split("\n")
+        row = re.split("  +", next(line for line in used if "e2e-committed" in line))
+        assert (row[5] != "0B", row[6] != "0B") == (True, True), row  # of its own, and shared
         assert len(shown["RootFS"]["Layers"]) == 2
     finally:
         engine.cli("rm", "-f", name)

@@ -117,12 +117,12 @@ def test_a_push_goes_on_after_the_daemon_was_killed(engine: Engine, registry: st
     with taking(Taker(slow=0.05)) as taker:
         name = f"{taker.host}/killed/app:v1"
         engine.cli("tag", engine.image, name)
+        rows = json.loads(engine.cli("daemon", "status", "--format", "json").out)["processes"]
+        daemon = next(row["pid"] for row in rows if row["role"] == "daemon")
         client = engine.start("push", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 20
         while not taker.asked("PUT", "/uploads/") and time.monotonic() < deadline:
             time.sleep(0.01)
-        rows = json.loads(engine.cli("daemon", "status", "--format", "json").out)["processes"]
-        daemon = next(row["pid"] for row in rows if row["role"] == "daemon")
         subprocess.run(["kill", "-9", str(daemon)], check=True)
         _, err = client.communicate(timeout=20)
         assert client.returncode == 1 and b"the daemon" in err, err

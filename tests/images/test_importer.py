@@ -59,6 +59,7 @@ def test_an_empty_root_is_an_image_too(store: ImageStore) -> None:
         (ROOTFS, "a@sha256:" + "0" * 64, "", []),
         (ROOTFS, "a", "", ["NONSENSE x"]),
     ],
+    ids="noise cut cut-gzip outside upper bad-tag digest change".split(),
 )
 def test_a_bad_one_leaves_nothing(
     store: ImageStore, data: bytes, repo: str, tag: str, changes: list[str]

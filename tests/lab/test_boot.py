@@ -14,7 +14,8 @@ def test_containers_start_with_the_machine(new_machine: Callable[..., Machine]) 
     machine = new_machine()
     for user in ("single", "root"):
         done = machine.shell(
-            "dockpy load -qi /lab/busybox.tar && "
+            # An emulated machine may take longer for a daemon than a command waits.
+            "for try in 1 2 3 4 5; do dockpy ps && break; done; dockpy load -qi /lab/busybox.tar && "
             f"dockpy run -d --restart always --name up {IMAGE} sleep 1000 && dockpy daemon enable",
             user=user,
         )

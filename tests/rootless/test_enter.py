@@ -16,7 +16,7 @@ def run(code: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
     prelude = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from dockpy.errors import Unavailable\n"
-        "from dockpy.rootless.enter import enter, join\n"
+        "from dockpy.rootless.enter import enter, join, tier_of\n"
     )
     line = ["/usr/bin/python3", "-IS", "-c", prelude + code]
     if user is not None:
@@ -146,3 +146,25 @@ def test_root_of_a_namespace_with_one_id_is_no_root() -> None:
     )
     done = subprocess.run([*line, code], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("single\n", "")
+
+
+@pytest.mark.parametrize("tier", ["root", "single", "subuid"])
+def test_the_tier_of_a_living_process_is_seen(tier: str) -> None:
+    user = "peer" if tier == "subuid" else None
+    if tier != "single" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if user is not None:
+        needs_user(user)
+    code = f"""
+import signal
+out, into = os.pipe()
+child = os.fork()
+if child == 0:
+    enter({tier!r})
+    os.write(into, b"1")
+    signal.pause()
+os.read(out, 1)
+print(tier_of(child))
+os.kill(child, 9)
+"""
+    assert said(code, user) == [tier]

@@ -10,6 +10,7 @@ from dockpy.api import query as q
 from dockpy.api.container import ContainerCreate
 from dockpy.api.fields import parse_object
 from dockpy.daemon.exchange import Exchange
+from dockpy.daemon.handlers.sizes import sizes_of
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotFound, NotServed
 from dockpy.linux.proctable import Table
@@ -150,7 +151,7 @@ class ContainerHandlers:
             ):
                 continue
             try:
-                size = (await self._sizes(container))[0]
+                size = (await sizes_of(self._containers, container))[0]
             except NotFound:
                 continue  # somebody else has removed it
             if not _in_use(container):  # nor started it, meanwhile
@@ -176,24 +177,13 @@ class ContainerHandlers:
 
     # ------------------------------------------------------------------------ telling
 
-    async def _sizes(self, container: Container) -> tuple[int, int]:
-        def usage() -> tuple[int, int]:
-            snapshots = self._containers.snapshots
-            own = snapshots.usage(container.id).size
-            chain = snapshots.parent_of(container.id)
-            below = 0
-            if chain is not None:
-                try:
-                    below = self._containers.images.resolve(container.record.image_id).size
-                except NotFound:
-                    below = snapshots.chain_usage(chain).size
-            return own, own + below
-
-        return await trio.to_thread.run_sync(usage, limiter=self._containers.disk)
-
     async def inspect(self, exchange: Exchange) -> None:
         container = self._named(exchange)
-        sizes = await self._sizes(container) if q.boolean(exchange.query, "size") else None
+        sizes = (
+            await sizes_of(self._containers, container)
+            if q.boolean(exchange.query, "size")
+            else None
+        )
         bundle = self._containers.folders.bundle(container.id)
         await exchange.reply(200, inspect.inspect(container, bundle, sizes))
 
@@ -218,7 +208,7 @@ class ContainerHandlers:
             if not filters.matches(container, wanted, ancestors, before, since):
                 continue
             try:
-                measured = await self._sizes(container) if sizes else None
+                measured = await sizes_of(self._containers, container) if sizes else None
             except NotFound:
                 continue  # removed while we looked
             result.append(inspect.summary(container, measured))

@@ -14,6 +14,7 @@ from dockpy.daemon.exchange import Borrowed, Exchange, Threaded
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter, NotServed
 from dockpy.images.image import Image
+from dockpy.images.shared import shared_sizes
 from dockpy.supervisor.containers import Containers
 
 
@@ -52,12 +53,18 @@ class ImageHandlers:
             return filter_, tuple(self._images.list())
 
         filter_, images = await trio.to_thread.run_sync(found, limiter=self._containers.disk)
+        shared = {}
+        if q.boolean(exchange.query, "shared-size"):
+            shared = await trio.to_thread.run_sync(
+                shared_sizes, images, self._containers.snapshots, limiter=self._containers.disk
+            )
         result = []
         for image in images:
             names = (*image.repo_tags, *image.repo_digests)
             if not filter_.admits(image.created, image.config.config.labels, names):
                 continue
             summary = self._images.summary(image)
+            summary["SharedSize"] = shared.get(str(image.id), -1)
             # The names that were asked for, as docker, not all it has.
             summary["RepoTags"] = [name for name in image.repo_tags if filter_.names(name)]
             summary["RepoDigests"] = [name for name in image.repo_digests if filter_.names(name)]

@@ -15,8 +15,10 @@ from dockpy.api import query as q
 from dockpy.api.times import now
 from dockpy.config import SETTINGS, RegistrySettings
 from dockpy.daemon.exchange import Exchange
+from dockpy.daemon.handlers.sizes import sizes_of
 from dockpy.daemon.router import Handler
-from dockpy.errors import InvalidParameter
+from dockpy.errors import InvalidParameter, NotFound
+from dockpy.images.shared import shared_sizes
 from dockpy.linux import cgroup
 from dockpy.oci.platform import host_platform
 from dockpy.paths import Paths
@@ -200,11 +202,12 @@ class SystemHandlers:
 
         def usage() -> dict[str, object]:
             images = containers.images.list()
+            shared = shared_sizes(images, containers.snapshots)
             summaries = []
             for image in images:
                 summary = containers.images.summary(image)
                 summary["Containers"] = len(containers.using(str(image.id)))
-                summary["SharedSize"] = 0
+                summary["SharedSize"] = shared[str(image.id)]
                 summaries.append(summary)
             snapshots = containers.snapshots
             return {
@@ -220,10 +223,11 @@ class SystemHandlers:
         result = await trio.to_thread.run_sync(usage, limiter=containers.disk)
         rows = []
         for container in containers.all():
-            size = await trio.to_thread.run_sync(
-                containers.snapshots.usage, container.id, limiter=containers.disk
-            )
-            rows.append(inspect.summary(container, (size.size, size.size)))
+            try:
+                sizes = await sizes_of(containers, container)
+            except NotFound:
+                continue  # it is being removed
+            rows.append(inspect.summary(container, sizes))
         await exchange.reply(200, {**result, "Containers": rows, "BuilderSize": 0})
 
     # -------------------------------------------------------------------------------- ours
