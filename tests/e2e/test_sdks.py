@@ -1,7 +1,7 @@
 """docker-py and aiodocker in ordinary use on the engine's socket, as the engine's user: see sdks/.
 
 The programs run in processes of their own with the packages that tests/data/clients names, got by pip once a
-checkout (build/.sdks): what runs the tests has none of them.
+checkout (build/dist/sdks): what runs the tests has none of them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ def python() -> str:
 @pytest.fixture(scope="session")
 def packages(place: Path, python: str) -> Path:
     """A folder of the SDKs, and of the programs that use them, which every user can read."""
-    kept = ROOT / "build" / ".sdks"
+    kept = ROOT / "build" / "dist" / "sdks"
     stamp = kept / "stamp"
     tell = "import sys; print('%d.%d' % sys.version_info[:2])"
     version = subprocess.check_output([python, "-I", "-c", tell], text=True).strip()
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + version.encode()).hexdigest()
-    with locked(str(ROOT / "build" / ".sdks.lock")):  # other workers want them too
+    kept.parent.mkdir(exist_ok=True)
+    with locked(str(kept) + ".lock"):  # other workers want them too
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(kept, ignore_errors=True)
             got = subprocess.run(
