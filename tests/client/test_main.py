@@ -95,6 +95,16 @@ def test_errors_have_dockers_words_and_codes(words: list[str], code: int, text: 
     assert result.returncode == code
 
 
+@pytest.mark.parametrize("verb", ["inspect", "start", "stop", "pause", "logs", "top", "wait"])
+def test_an_empty_name_is_no_request(verb: str) -> None:
+    """`/containers//json` is another place, and `inspect ""` listed the networks."""
+    with Recorder(lambda request, _: reply(200, b"[1]")) as daemon:
+        result = dockpy(verb, "", DOCKER_HOST=f"unix://{daemon.path}")
+    assert result.returncode == 1
+    assert "invalid container name or ID: value is empty\n" in result.stderr
+    assert not [seen for seen in daemon.requests if "/containers/" in seen.target]
+
+
 FLAGS = table("all/a bool x\nname/n string x\nenv/e list x\nnumber int x\nhelp bool x\nsig bool x")
 
 
