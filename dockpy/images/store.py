@@ -270,11 +270,19 @@ class ImageStore:
             gone = set(self.collect())
             return [chain for chain in reversed(image.chain_ids) if chain in gone]
 
+    def collects(self) -> bool:
+        """Whether what is forgotten now is collected: not while anybody writes, or another store reads here."""
+        with self._mutex, self._unread() as alone:
+            return alone and not self._writers and not self._state().damaged
+
+    def _unread(self) -> files.try_locked:
+        return files.try_locked(f"{os.path.dirname(self._index)}/{READERS}")
+
     def collect(self) -> Chains:
         """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
         removed.
         """
-        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
+        with self._mutex, self._unread() as alone:
             state = self._state()
             if self._writers or state.damaged or not alone:
                 return []
