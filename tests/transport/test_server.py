@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.transport.server import Exchange, HttpServer, Limits, listen
+from dockpy.transport.tls import server_context
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -113,3 +115,11 @@ def test_addresses() -> None:
             assert listener.getsockname()[0] in ("127.0.0.1", "::1")
             assert listener.family in (socket.AF_INET, socket.AF_INET6)
             listener.close()
+
+
+def test_a_certificate_and_a_key_that_are_swapped(tmp_path: Path) -> None:
+    """The library gives no reason for this one, and the sentence ended in "None"."""
+    key = tmp_path / "key.pem"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(Unavailable, match="no certificate with its key: [^N]"):
+        server_context(str(key), str(key))
