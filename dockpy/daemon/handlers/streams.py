@@ -12,7 +12,7 @@ from dockpy.api import query as q
 from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
 from dockpy.daemon.router import Handler
 from dockpy.daemon.websocket import bridge, pair
-from dockpy.errors import InvalidParameter
+from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.http import stdcopy
 from dockpy.http.websocket import accept
 from dockpy.supervisor import streams
@@ -69,14 +69,11 @@ class StreamHandlers:
 
     async def _backlog(self, container: Container, client: Client) -> None:
         """`attach --logs`: what was said so far goes first, on the same connection."""
-        query = LogQuery(client.stdout, client.stderr)
+        query = LogQuery(client.stdout, client.stderr, raw=not client.framed)
         reader = open_log(self._containers, container, query)
         try:
             for header, piece in _everything(reader):
-                data = memoryview(
-                    (header if client.framed else b"")
-                    + (piece if isinstance(piece, bytes) else piece.read())
-                )
+                data = memoryview(header + (piece if isinstance(piece, bytes) else piece.read()))
                 while data:
                     try:
                         data = data[client.connection.send(data) :]
@@ -112,8 +109,8 @@ class StreamHandlers:
                         await streams.attach(self._containers, container, client)
                 else:
                     client.close()
-            except ConnectionError:
-                client.close()  # the client went while it was told the backlog
+            except (ConnectionError, NotServed, Conflict, LogDamaged):
+                client.close()  # the client went, or there is no log to tell: a goodbye is all that can be said
 
     async def logs(self, exchange: Exchange) -> None:
         container = self._named(exchange)
