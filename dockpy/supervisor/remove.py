@@ -68,6 +68,7 @@ def take_away(containers: Containers, container: Container) -> None:
     """The one step. Nothing when somebody else has done it."""
     if container not in containers.all():
         return
+    container.removing = True
     restart.cancel(container)
     container.drop_pending()
     aside = None
