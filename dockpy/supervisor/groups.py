@@ -95,17 +95,23 @@ class Groups:
                 raise DockpyError(f'failed to write "{text}" to "{folder}/{name}": {error.strerror}') from None  # fmt: skip
 
     def gather(self, path: str, members: Callable[[], Iterable[int]]) -> None:
-        """Brings the processes of a container that runs into `path`, until a look finds no new one."""
-        inside: set[int] = set()
-        while True:
-            new = [pid for pid in members() if pid not in inside]
+        """Brings the processes of a container that runs into `path`, until a look finds none outside.
+
+        What is made by those inside is inside too, so that a busy container does not keep us here.
+        """
+        folders = self.folders(path)
+        tried: set[int] = set()
+        while all(map(os.path.isdir, folders)):  # else all of it has ended
+            new = set(members()) - tried
+            # They go into all trees one after the other: who is in the last one is in each.
+            new -= cgroup.members(folders[-1])
+            new = {pid for pid in new if os.path.exists(f"/proc/{pid}")}
             if not new:
                 return
+            tried |= new
             for pid in new:
-                inside.add(pid)
-                for folder in self.folders(path):
-                    if os.path.isdir(folder):  # else all of it has ended
-                        cgroup.join(folder, pid)
+                for folder in folders:
+                    cgroup.join(folder, pid)
 
     def end(self, path: str) -> None:
         """Kills what is left in it, and removes it."""
