@@ -81,7 +81,7 @@ def take_away(containers: Containers, container: Container) -> None:
     outcome = Outcome(container.state.exit_code)
     container.exits.release(outcome)
     container.removals.release(outcome)
-    containers.nursery.start_soon(_delete, containers, container.id, aside)
+    containers.aside(_delete, containers, container.id, aside)
 
 
 async def _delete(containers: Containers, container_id: str, aside: str | None) -> None:
