@@ -108,5 +108,7 @@ class Paths:
         self.tmp = f"{data}/tmp"
         self.cache = f"{data}/cache"
         self.session = f"{data}/session"  # the boot in which a daemon serves, or was killed
+        self.registry = f"{data}/registry"  # what was pushed to `registry serve`
+        self.registry_proxy = f"{data}/registry-proxy"  # its caches, by the registry they are of
         self.limit = f"{data}/limit"  # bytes that images may take (images.quota)
         self.damaged = f"{data}/damaged"  # records that could not be read (dockpy.damaged)

@@ -75,6 +75,7 @@ def test_what_is_not_of_dockpy_stays(engine: Engine) -> None:
     ran = engine.cli("run", "-d", "dockpy.builtin/hello", env=env)
     assert ran.code == 0, ran.err
     (store / "letter").write_text("dear")
+    (store / "registry").mkdir()  # of `registry serve`
     done = engine.cli("system", "reset", "-f", env=env)
     assert (done.code, done.err) == (1, f"{store}/letter stays: it is not of dockpy\n")
     assert os.listdir(store) == ["letter"]

@@ -39,11 +39,7 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
         settings["images"] = paths.images
     if not folder:
         # A cache of its own for each upstream: names mean something else there.
-        folder = (
-            f"{paths.data}/registry-proxy/{_host(upstream)}"
-            if upstream
-            else f"{paths.data}/registry"
-        )
+        folder = f"{paths.registry_proxy}/{_host(upstream)}" if upstream else paths.registry
     settings["store"] = os.path.abspath(folder)
     # Not on the command line, which everybody can read: there may be a password.
     out, into = os.pipe()

@@ -25,6 +25,7 @@ def system_reset_command(cli: Cli, options: Options, arguments: list[str]) -> in
     kinds = (
         "containers, also those that run",
         "images",
+        "images pushed to 'registry serve'",
         "volumes",
         "networks",
         "settings and logs",
