@@ -82,7 +82,10 @@ class LayeredSnapshotter(ABC):
         finally:
             os.close(fd)
         self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
-        files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
+        form = self._form.encode()
+        if not os.path.exists(f"{root}/form") or files.read_bytes(f"{root}/form") != form:
+            # Not at each start: a daemon whose disk is full must come up, if only to make room.
+            files.write_atomic(f"{root}/form", form, durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
         # Trees without a record yet, or no more: being made or removed.
