@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
-from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
+from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable, sentence
 from dockpy.linux.disk import spread_folders, syncfs
 from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
@@ -441,7 +441,8 @@ class LayeredSnapshotter(ABC):
                 del self._active[key]
             self._discard(number)
             if isinstance(error, OSError):
-                raise Unavailable(f"the container's file system cannot be made: {error}") from error
+                text = f"the container's file system cannot be made: {sentence(error)}"
+                raise Unavailable(text) from error
             raise
 
     def remove(self, key: str) -> None:

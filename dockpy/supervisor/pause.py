@@ -17,7 +17,7 @@ import trio
 
 from dockpy import files
 from dockpy.damaged import Empty, load_object
-from dockpy.errors import Conflict, DockpyError, InvalidParameter
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, sentence
 from dockpy.linux import cgroup
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.proctable import Process, Table, process
@@ -68,7 +68,9 @@ async def pause(containers: Containers, container: Container) -> None:
                 await trio.to_thread.run_sync(_stop, containers, container)
         except (DockpyError, OSError) as error:
             await resume(containers, container)
-            raise DockpyError(f"cannot pause container {container.name}: {error}") from None
+            raise DockpyError(
+                f"cannot pause container {container.name}: {sentence(error)}"
+            ) from None
         if _over(container):
             return
         container.state = changed(container.state, frozen=True)
