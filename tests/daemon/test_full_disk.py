@@ -31,7 +31,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
         pytest.skip("this machine lacks busybox (Debian: busybox-static)")
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", place]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)]
     if request.param == "ext4":
         image = tmp_path / "image"
         image.touch()
@@ -39,7 +39,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
         if shutil.which("mkfs.ext4") is None:
             pytest.skip("this machine lacks mkfs.ext4 (Debian: e2fsprogs)")
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-        mount = ["mount", "-o", "loop", image, place]
+        mount = ["mount", "-o", "loop", str(image), str(place)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip(f"a {request.param} cannot be mounted here")
     engine = Engine(str(place / "store"))
