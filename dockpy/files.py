@@ -6,6 +6,7 @@ that is slow to import: the client and the keeper use it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -101,19 +102,28 @@ class locked:  # used as a function; contextlib costs the client an import
         os.close(self._fd)
 
 
+# ENOSYS: lustre without its mount option.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
 class try_locked:
     """`with try_locked(path) as got:` holds it, if nobody else holds it in any way; created when missing
-    (mode 0644: others may hold it, too, by `shared_lock`).
+    (mode 0644: others may hold it, too, by `shared_lock`). Where the file system has no locks nobody does.
     """
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # To write: NFS gives exclusive locks to nobody else (flock(2)).
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def __enter__(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(self._fd)
+                raise
         return True
 
     def __exit__(self, *_: object) -> None:

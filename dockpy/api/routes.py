@@ -95,6 +95,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", "/dockpy/limit", "dockpy_limit"),
     ("POST", "/dockpy/limit", "dockpy_limit_set"),
     ("POST", "/dockpy/image-from-host", "dockpy_image_from_host"),
+    ("POST", "/dockpy/verify", "dockpy_verify"),
 )  # fmt: skip
 
 

@@ -387,6 +387,10 @@ platform string Set the platform of the image""",
     "image from-host": (
         "archive", 2, -1, "NAME PATH [PATH...]", "Make an image from programs of this host and the libraries they need", "",
     ),
+    "image verify": (
+        "verify", 1, 1, "[OPTIONS] IMAGE", "Verify a signature of an image, as cosign makes them, with a public key",
+        "key string Public key of the signer (PEM), such as cosign.pub",
+    ),
     "system reset": (
         "reset", 0, 0, "[OPTIONS]", "Remove all containers, the daemon and the whole store", _FORCE,
     ),
@@ -475,6 +479,7 @@ LONG = {
         "remove": "rmi",
         "save": "save",
         "tag": "tag",
+        "verify": "image verify",
     },
     "system": {
         "check": "system check",

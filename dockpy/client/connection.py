@@ -10,7 +10,7 @@ import _socket
 import os
 
 from dockpy import fastjson, reexec
-from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon
+from dockpy.client.errors import ApiError, CommandError, Disconnected, NoDaemon, NoName
 from dockpy.client.peer import is_ours, unix
 from dockpy.http import plain
 
@@ -36,6 +36,8 @@ def quote(text: str, keep: str = "") -> str:
 
 def target(path: str, query: Mapping[str, object] | None = None) -> str:
     """`path` with the query values that are neither None nor empty nor False; True is 1."""
+    if path.startswith("/containers//"):
+        raise NoName
     pairs = []
     for name, value in (query or {}).items():
         if value is None or value is False or value == "":

@@ -14,6 +14,14 @@ class ApiError(DockpyError):
         self.message = message
 
 
+class NoName(ApiError):
+    """An empty word where a container is named, which no request could carry."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "value is empty")
+        self.args = ("invalid container name or ID: value is empty",)
+
+
 class NoDaemon(DockpyError):
     """Nothing answers at the socket."""
 

@@ -247,7 +247,9 @@ def _run(command: str, spelled: str, words: list[str], globals_: Options) -> int
     except DockpyError as error:
         return _tell(command, spelled, str(error), 125 if command in _RUN_LIKE else 1)
     except OSError as error:
-        text = f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+        name = error.filename
+        place = os.fsdecode(name) + ": " if isinstance(name, (str, bytes)) and name else ""
+        text = f"{place}{error.strerror}"
         return _tell(command, spelled, text, 125 if command in _RUN_LIKE else 1)
 
 

@@ -86,7 +86,7 @@ def timestamp(text: str, now: float) -> str:
     except ValueError:
         pass
     whole, _, fraction = text.partition(".")
-    if whole.isdigit() and (not fraction or fraction.isdigit()) and len(whole) > 4:
+    if (whole + fraction).isdecimal() and len(whole) < 19:  # far from what 64 bits hold
         return text
     from datetime import datetime
 

@@ -45,11 +45,16 @@ def sweep(paths: Paths) -> None:
         if not name.endswith(f".{os.uname().nodename}") or store == paths.store:
             continue
         job = Paths(store, localdisk.known(store))
-        with _alone(job) as ended:
-            if ended and not living_shims(job):
-                log.info("the job %s has ended: its store is removed", name)
-                remove.remove_path(job.data)
-                remove.remove_path(store)
+        try:
+            with _alone(job) as ended:
+                if ended and not living_shims(job):
+                    log.info("the job %s has ended: its store is removed", name)
+                    remove.remove_path(job.data)
+                    remove.remove_path(store)
+        except FileNotFoundError:
+            continue  # another job's daemon removes it, too
+        except OSError as error:
+            log.error("the store of the job %s cannot be removed: %s", name, error)
 
 
 @contextmanager

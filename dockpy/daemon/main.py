@@ -34,6 +34,7 @@ from dockpy.daemon.handlers.quota import QuotaHandlers
 from dockpy.daemon.handlers.registry import RegistryHandlers
 from dockpy.daemon.handlers.streams import StreamHandlers
 from dockpy.daemon.handlers.system import About, SystemHandlers, keeper_pid_of
+from dockpy.daemon.handlers.trust import TrustHandlers
 from dockpy.daemon.handlers.usage import UsageHandlers
 from dockpy.daemon.jobs import lenders_of, sweep
 from dockpy.daemon.router import Router
@@ -149,7 +150,6 @@ class Daemon:
                 keeper.stop()
             self._server.hang_up()
             nursery.cancel_scope.cancel()
-        self._groups.leave()
         log.info("ended; containers go on")
 
     def _router(self, containers: Containers) -> Router:
@@ -183,6 +183,7 @@ class Daemon:
             images,
             registry,
             PushHandlers(containers, registry),
+            TrustHandlers(containers, registry),
             ArchiveHandlers(containers),
             CheckHandlers(containers, self._paths),
             AbsentHandlers(containers),

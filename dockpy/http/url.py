@@ -18,7 +18,8 @@ from dockpy.errors import InvalidParameter
 
 PORTS = {"http": 80, "https": 443}
 LIMIT = 16 << 10  # signed URLs of object stores are some 2 KiB
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?\.?")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _AUTHORITY = re.compile(
     r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -116,7 +117,7 @@ def parse_authority(text: str, default_port: int) -> tuple[str, int]:
         except ValueError:
             raise BadUrl(f"{text!r:.200} is not an address") from None
     host = match["name"].lower()
-    if not host.isascii():
+    if not host.isascii() and len(host) <= 253:  # IDNA is slow with more
         try:
             host = host.encode("idna").decode()
         except UnicodeError:

@@ -40,7 +40,7 @@ class Starts:
         launcher: Launcher,
         title: Title,
         rest: Callable[[], None],
-        quiet: float = QUIET,
+        quiet: int = QUIET,
         keep: tuple[int, ...] = (),
     ) -> None:
         self._launcher = launcher

@@ -184,6 +184,16 @@ def join(folder: str, pid: int) -> None:
         pass
 
 
+def members(folder: str) -> frozenset[int]:
+    """The processes in that very group, without those that have ended; none where it is not there."""
+    try:
+        return frozenset(int(word) for word in read(folder, "cgroup.procs").split())
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return frozenset()
+
+
 # ---------------------------------------------------------------------------- stopping, removing
 
 

@@ -27,6 +27,7 @@ CLIENT_ID = "dockpy"
 TOKEN_LIMIT = 256 << 10
 DEFAULT_LIFE = 60.0  # seconds, where a token does not say (the specification's)
 _LEEWAY = 10.0
+_LONGEST = 86400.0
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _CHALLENGE = re.compile(rf"\s*(?P<scheme>{_TOKEN})(?:\s+|$)")
@@ -184,6 +185,9 @@ class Authorizer:
             for challenge in challenges:
                 if challenge.scheme == "bearer":
                     kept = await self._token(challenge, scopes)
+                    now = trio.current_time()
+                    # A cache's client asks for ever more repositories.
+                    self._kept = {key: one for key, one in self._kept.items() if one.until > now}
                     self._kept[tuple(sorted(scopes))] = kept
                     return kept.authorization != used
                 if challenge.scheme == "basic" and self._credentials.username:
@@ -241,10 +245,7 @@ class Authorizer:
         refresh = raw.get("refresh_token")
         if isinstance(refresh, str):
             self.identity_token = refresh
-        life = raw.get("expires_in")
-        seconds = float(life) if isinstance(life, (int, float)) and life > 0 else DEFAULT_LIFE
-        until = trio.current_time() + max(min(seconds, 86400.0) - _LEEWAY, seconds / 2)
-        return _Kept(_bearer(token), until)
+        return _Kept(_bearer(token), trio.current_time() + _life(raw.get("expires_in")))
 
     def _realm(self, challenge: Challenge) -> Url:
         text = challenge.parameters.get("realm", "")
@@ -260,6 +261,12 @@ class Authorizer:
                 " which is not encrypted: refused"
             )
         return realm
+
+
+def _life(said: object) -> float:
+    """Seconds for which a token is used, of what the endpoint says; whatever number that is."""
+    life = min(said, _LONGEST) if isinstance(said, (int, float)) and said > 0 else DEFAULT_LIFE
+    return max(life - _LEEWAY, life / 2)
 
 
 def _bearer(token: str) -> str:

@@ -273,15 +273,17 @@ class Repository:
                 raise RegistryError(f"{self.name} has more than {TAGS_LIMIT} tags")
         return found
 
-    async def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+    async def referrers(
+        self, subject: Digest, artifact_type: str = "", *, limit: int = TAGS_LIMIT
+    ) -> tuple[Descriptor, ...]:
         """What names `subject` as its subject, by the referrers API, else by its tag (distribution 1.1)."""
         query = [("artifactType", artifact_type)] if artifact_type else []
         found: list[Descriptor] = []
         try:
             async for page in self._pages(f"referrers/{subject}", query):
                 found.extend(index_from_json(page).manifests)
-                if len(found) > TAGS_LIMIT:
-                    raise RegistryError(f"{subject} has more than {TAGS_LIMIT} referrers")
+                if len(found) > limit:
+                    raise RegistryError(f"{subject} has more than {limit} referrers")
         except NotThere:
             try:
                 fallback = await self.manifest(str(subject).replace(":", "-"))

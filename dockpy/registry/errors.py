@@ -137,6 +137,6 @@ def _retry_after(text: str) -> float | None:
         return float(text[:9])
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return max(moment.timestamp() - time.time(), 0.0)

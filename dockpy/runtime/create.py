@@ -17,7 +17,7 @@ from dockpy.linux import processes
 from dockpy.linux.namespaces import CLONE_NEWUSER
 from dockpy.oci import capabilities
 from dockpy.oci import spec as oci
-from dockpy.runtime import bpf, groups, init, namespaces
+from dockpy.runtime import attributes, bpf, groups, init, namespaces
 from dockpy.runtime.conversation import Created, Stdio, converse
 from dockpy.runtime.errors import CREATE, SetupError, start_failed, strerror
 
@@ -194,10 +194,10 @@ def _write_maps(pid: int, linux: oci.Linux) -> None:
         if error.errno != errno.EPERM:
             raise
         # Without CAP_SETGID outside, groups must be given up first (user_namespaces(7)).
-        init.write_file(f"/proc/{pid}/setgroups", b"deny")
+        attributes.write_file(f"/proc/{pid}/setgroups", b"deny")
         _write_map(f"/proc/{pid}/gid_map", gids)
 
 
 def _write_map(path: str, mappings: tuple[oci.IDMapping, ...]) -> None:
     lines = [f"{entry.container_id} {entry.host_id} {entry.size}\n" for entry in mappings]
-    init.write_file(path, "".join(lines).encode())
+    attributes.write_file(path, "".join(lines).encode())

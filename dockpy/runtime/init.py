@@ -22,26 +22,20 @@ else.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal is its slow wrapper
-import errno
 import fcntl
 import os
-import resource
 import select
-import stat
 from dataclasses import dataclass
 
 from dockpy.linux import credentials, interfaces, processes
 from dockpy.linux import namespaces as ln
 from dockpy.linux.beneath import (
-    RESOLVE_NO_MAGICLINKS,
     make_directories,
     open_in_root,
-    openat2,
     read_file,
 )
-from dockpy.linux.libc import AT_FDCWD
 from dockpy.linux.terminals import set_controlling_terminal
-from dockpy.runtime import console, groups, mounts, pid1, rootfs, users
+from dockpy.runtime import attributes, console, executable, groups, mounts, pid1, rootfs, users
 from dockpy.runtime.errors import SetupError, describe, sentence, strerror
 
 TYPE_CHECKING = False
@@ -49,19 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from dockpy.oci.spec import ConsoleSize, Mount, Process, Rlimit, Spec
+    from dockpy.oci.spec import ConsoleSize, Mount, Process, Spec
     from dockpy.runtime.namespaces import Plan
     from dockpy.runtime.users import Identity
 
-DEFAULT_PATH_ERROR = "executable file not found in $PATH"
 MAPPED = b"mapped"
 EXEC = b'{"exec":true}'
-CAP_SETGID = 1 << 6
-RLIMITS = {
-    name: getattr(resource, name)
-    for name in dir(resource)
-    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
-}
 
 
 @dataclass(frozen=True)
@@ -190,7 +177,7 @@ def create(
     line.stage = "joining the control group"
     groups.join(folders)
     line.stage = "oom score"
-    set_oom_score(process)
+    attributes.set_oom_score(process)
     if workload.pid1:
         pid1.name(process.args)
 
@@ -225,7 +212,7 @@ def create(
     # CVE-2025-52881); what it shows is ours, since it goes by the namespaces of who asks.
     line.stage = "sysctl"
     for key, value in linux.sysctl.items():
-        set_sysctl(proc, key, value)
+        attributes.set_sysctl(proc, key, value)
 
     root = build_tree(line, container, proc)
     line.stage = "pivot_root"
@@ -293,7 +280,7 @@ def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> No
     # Held open: the map of a nested user namespace is written by the host's /proc.
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     line.stage = "oom score"
-    set_oom_score(workload.process)
+    attributes.set_oom_score(workload.process)
     # We stay outside the pid namespace (only our child will be in it), so that nobody inside can
     # look at this interpreter while it is dumpable (CVE-2019-5736); root and cwd come with the
     # mount namespace.
@@ -338,7 +325,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         # /proc.
         line.stage = f"user namespace for uid {who.uid}"
         ln.unshare(ln.CLONE_NEWUSER)
-        write_own_maps(proc, who)
+        attributes.write_own_maps(proc, who)
     # The way to the host's whole tree: not in the hands of a process that somebody inside can see.
     os.close(proc)
 
@@ -351,7 +338,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         _close_others([line.sock])
     # Not before: a limit of the workload's descriptors is none for the descriptors of who makes it.
     line.stage = "error setting rlimits"
-    set_rlimits(process.rlimits)
+    attributes.set_rlimits(process.rlimits)
     line.stage = "session"
     os.setsid()
     if workload.terminal:
@@ -365,7 +352,7 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         # Keeps what is permitted over the change of ids: the next lines still need some of it.
         processes.prctl(processes.PR_SET_KEEPCAPS, 1)
         line.stage = f"setting user {who.uid}:{who.gid}"
-        set_groups(who, credentials.capget()[0])
+        attributes.set_groups(who, credentials.capget()[0])
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
         # At once, for the change of ids made us what fs.suid_dumpable says, and the user's other
@@ -406,8 +393,8 @@ def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bo
         install_filter(workload)
 
     line.stage = "exec"
-    env = environment(process.env, who.home)
-    path = find_executable(process.args[0], env.get("PATH"))
+    env = attributes.environment(process.env, who.home)
+    path = executable.find(process.args[0], env.get("PATH"))
     if workload.pid1:
         pid1.supervise(lambda: run(line, process, path, env), process.args)
     run(line, process, path, env)
@@ -495,29 +482,6 @@ def _hung_up(sock: int) -> bool:
     return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
-def set_oom_score(process: Process) -> None:
-    if process.oom_score_adj is None:
-        return
-    try:
-        write_file("/proc/self/oom_score_adj", b"%d" % process.oom_score_adj)
-    except PermissionError:
-        # Below what we have needs CAP_SYS_RESOURCE on the host; docker's rootless mode goes on as
-        # well.
-        pass
-
-
-def set_sysctl(proc: int, key: str, value: str) -> None:
-    name = "sys/" + key.translate({ord("."): "/", ord("/"): "."})
-    try:
-        fd = open_in_root(proc, name, os.O_WRONLY, no_symlinks=True)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise SetupError(f"open sysctl {key} file: {strerror(error)}") from None
-
-
 def identify(line: Line, workload: Workload, root: int) -> Identity:
     """Who runs, by the files of the image as they now lie there."""
     line.stage = "user"
@@ -564,122 +528,8 @@ def enter_folder(line: Line, path: str, root: int) -> None:
         raise SetupError(f"{line.stage}: {strerror(error)}") from None
 
 
-def set_rlimits(rlimits: tuple[Rlimit, ...]) -> None:
-    for limit in rlimits:
-        number = RLIMITS.get(limit.type)
-        if number is None:
-            raise SetupError(f"unknown rlimit {limit.type}")
-        wanted = (_rlimit(limit.soft), _rlimit(limit.hard))
-        if wanted == resource.getrlimit(number):
-            continue
-        try:
-            resource.setrlimit(number, wanted)
-        except (OSError, ValueError) as error:
-            # EPERM comes as ValueError. Raising a hard limit is the host administrator's right.
-            reason = "operation not permitted"
-            if isinstance(error, OSError) and error.errno != errno.EPERM:
-                reason = strerror(error)
-            have = resource.getrlimit(number)[1]
-            raise SetupError(
-                f"error setting rlimit {limit.type} to {limit.soft}:{limit.hard}: {reason} "
-                f"(the hard limit here is {'unlimited' if have < 0 else have})"
-            ) from None
-
-
-def _rlimit(value: int) -> int:
-    """RLIM_INFINITY is 2^64-1 in JSON and -1 here."""
-    return -1 if value < 0 or value >= (1 << 63) - 1 else value
-
-
-def set_groups(who: Identity, effective: int) -> None:
-    """The supplementary groups; none can be had where the user namespace denies setgroups."""
-    try:
-        os.setgroups(who.groups)
-    except PermissionError:
-        # With CAP_SETGID it means "denied for good": one id is mapped (user_namespaces(7)).
-        if not effective & CAP_SETGID:
-            raise
-
-
-def write_own_maps(proc: int, who: Identity) -> None:
-    for name, text in (
-        ("setgroups", b"deny"),
-        ("uid_map", b"%d 0 1" % who.uid),
-        ("gid_map", b"%d 0 1" % who.gid),
-    ):
-        fd = os.open(f"self/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
-        try:
-            os.write(fd, text)
-        finally:
-            os.close(fd)
-
-
 def install_filter(workload: Workload) -> None:
     if workload.seccomp is not None:
         credentials.seccomp(
             credentials.SECCOMP_SET_MODE_FILTER, workload.seccomp_flags, workload.seccomp
         )
-
-
-def environment(entries: tuple[str, ...], home: str) -> dict[str, str]:
-    env = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if equals and name:
-            env[name] = value
-    if not env.get("HOME"):
-        env["HOME"] = home
-    return env
-
-
-def find_executable(name: str, path: str | None) -> str:
-    """As Go's LookPath in runc, with its sentences."""
-    if "/" in name:
-        reason = _not_executable(name)
-        if reason:
-            raise SetupError(f'exec: "{name}": {reason}')
-        return name
-    for folder in (path or "").split(":") if name else ():
-        candidate = f"{folder or '.'}/{name}"
-        if not _not_executable(candidate):
-            if not candidate.startswith("/"):
-                # Go's ErrDot: a folder of PATH that depends on where we are is not trusted.
-                raise SetupError(
-                    f'exec: "{name}": cannot run executable found relative to current directory'
-                )
-            return candidate
-    raise SetupError(f'exec: "{name}": {DEFAULT_PATH_ERROR}')
-
-
-def _not_executable(path: str) -> str:
-    """Why `path` cannot be run, "" when it can."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        return f"stat {path}: {strerror(error)}"
-    if stat.S_ISDIR(found.st_mode):
-        return "is a directory"
-    if not os.access(path, os.X_OK) or _by_magic_link(path):
-        return "permission denied"
-    return ""
-
-
-def _by_magic_link(path: str) -> bool:
-    """/proc/self/exe and whatever leads to it: this interpreter, which is not the container's to
-    run (CVE-2019-5736). A script that names it as its interpreter still can; it cannot be written
-    to then, since the shim runs it for as long as the container lives (ETXTBSY)."""
-    try:
-        if not os.path.samefile(path, "/proc/self/exe"):
-            return False  # without a call that a filter may not know
-        os.close(openat2(AT_FDCWD, path, os.O_PATH, resolve=RESOLVE_NO_MAGICLINKS))
-    except OSError as error:
-        return error.errno == errno.ELOOP  # not ENOSYS, not what a filter says to openat2
-    return False
-
-
-def write_file(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)

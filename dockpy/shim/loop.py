@@ -45,13 +45,12 @@ class Loop:
             return None
         return max(0, int((self._first - time.monotonic()) * 1000) + 1)
 
-    def turn(self, quiet: float | None = None) -> bool:
-        """Waits for something to happen, and lets it; False when nothing has for `quiet` seconds."""
+    def turn(self, quiet: int | None = None) -> bool:
+        """Waits for something to happen, and lets it; False when nothing has for `quiet` ms."""
         timeout = self.timeout()
-        if timeout is None and quiet is not None:
-            timeout = int(quiet * 1000)
-        ready = self.poll(timeout)
-        if not ready and not self._timers:
+        patient = quiet is not None and (timeout is None or timeout > quiet)
+        ready = self.poll(quiet if patient else timeout)
+        if patient and not ready:
             return False
         for fd, events in ready:
             call = self._calls.get(fd)

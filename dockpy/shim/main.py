@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
 PAST = 8  # so many ended execs are remembered
-# After so many seconds without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
+# After so many ms without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
 # one keeps a container that says a line every second from having it done every second.
-QUIET, LONG_QUIET = 0.5, 5.0
+QUIET, LONG_QUIET = 500, 5000
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
@@ -231,9 +231,9 @@ class Shim:
             return False
         return all(running.finished for running in self._execs.values())
 
-    def run(self, rest: Callable[[], None], quiet: float) -> None:
-        """`rest` is called when nothing has happened for `quiet` seconds, later for LONG_QUIET."""
-        wait: float | None = quiet
+    def run(self, rest: Callable[[], None], quiet: int) -> None:
+        """`rest` is called when nothing has happened for `quiet` ms, later for LONG_QUIET."""
+        wait: int | None = quiet
         while not self.done:
             if self._loop.turn(wait):
                 wait = wait or LONG_QUIET
@@ -452,7 +452,7 @@ def main(
     launcher: Launcher,
     title: Title,
     rest: Callable[[], None],
-    quiet: float = QUIET,
+    quiet: int = QUIET,
 ) -> None:
     """In the forked child, which holds those descriptors only and whose signals are caught: from
     here to the end of the container. `packet` is the start message as it came (decode).

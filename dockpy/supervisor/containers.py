@@ -84,6 +84,7 @@ class Containers:
         self.keeper = keeper
         self.groups = groups
         self.can = groups.support()
+        groups.leave()  # until there is a first container
         self.events = events
         self.names = Names()
         self.execs: dict[str, Exec] = {}

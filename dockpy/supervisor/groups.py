@@ -59,16 +59,27 @@ class Groups:
             for root in set(self.roots.values()):
                 if os.path.exists(root + path):
                     self.end(path)  # of an earlier run; its counters are not ours
-                # What lies above our own is not ours to give controllers to.
-                if path.startswith(self.base + "/"):
-                    cgroup.make_below(root + self.base, path[len(self.base) :])
-                else:
-                    cgroup.make_below(root, path)
+                self._make_one(root, path)
             self.limit(path, writes)
         except OSError as error:
             raise DockpyError(
                 f"cannot make the control group {path}: {error.strerror} ({error.filename})"
             ) from None
+
+    def _make_one(self, root: str, path: str) -> None:
+        if not path.startswith(self.base + "/"):
+            cgroup.make_below(root, path)
+            return
+        # What lies above our own is not ours to give controllers to.
+        for attempt in range(3):
+            if not os.path.exists(root + self.base):
+                _base(root, self.base)
+            try:
+                cgroup.make_below(root + self.base, path[len(self.base) :])
+                return
+            except FileNotFoundError:  # another container was the last one in it (`leave`)
+                if attempt == 2:
+                    raise
 
     def limit(self, path: str, writes: Sequence[Write]) -> None:
         for controller, name, text in writes:
@@ -84,17 +95,23 @@ class Groups:
                 raise DockpyError(f'failed to write "{text}" to "{folder}/{name}": {error.strerror}') from None  # fmt: skip
 
     def gather(self, path: str, members: Callable[[], Iterable[int]]) -> None:
-        """Brings the processes of a container that runs into `path`, until a look finds no new one."""
-        inside: set[int] = set()
-        while True:
-            new = [pid for pid in members() if pid not in inside]
+        """Brings the processes of a container that runs into `path`, until a look finds none outside.
+
+        What is made by those inside is inside too, so that a busy container does not keep us here.
+        """
+        folders = self.folders(path)
+        tried: set[int] = set()
+        while all(map(os.path.isdir, folders)):  # else all of it has ended
+            new = set(members()) - tried
+            # They go into all trees one after the other: who is in the last one is in each.
+            new -= cgroup.members(folders[-1])
+            new = {pid for pid in new if os.path.exists(f"/proc/{pid}")}
             if not new:
                 return
+            tried |= new
             for pid in new:
-                inside.add(pid)
-                for folder in self.folders(path):
-                    if os.path.isdir(folder):  # else all of it has ended
-                        cgroup.join(folder, pid)
+                for folder in folders:
+                    cgroup.join(folder, pid)
 
     def end(self, path: str) -> None:
         """Kills what is left in it, and removes it."""
@@ -107,10 +124,13 @@ class Groups:
                     log.error("the control group %s stays: it has processes", folder)
                     break
                 time.sleep(cgroup.TURN)
+        self.leave()
 
     def removed(self, path: str) -> bool:
         """`end` for one that is empty, as it should be: False where it is not."""
-        return all(cgroup.remove(folder) for folder in self.folders(path))
+        gone = [cgroup.remove(folder) for folder in self.folders(path)]
+        self.leave()
+        return all(gone)
 
     def sweep(self) -> None:
         """Removes empty ones that a dead daemon has left; before one can have been made for a start."""
@@ -124,7 +144,7 @@ class Groups:
                     cgroup.remove(f"{root}{self.base}/{name}")
 
     def leave(self) -> None:
-        """This store's own one, where no container has one below it and systemd does not hold it."""
+        """Removes this store's own one, where no container has one below it and it is not systemd's."""
         for root in set(self.roots.values()):
             try:
                 os.rmdir(root + self.base)

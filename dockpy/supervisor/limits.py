@@ -199,7 +199,10 @@ def _numbers(text: str) -> set[int] | None:
     result: set[int] = set()
     for part in text.strip().split(",") if text.strip() else ():
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or len(first + last) > 9:
+        digits = first + last
+        if not digits.isascii() or not first.isdigit() or (dash and not last.isdigit()):
+            return None
+        if len(digits) > 9:
             return None
         low, high = int(first), int(last or first)
         if not low <= high <= low + 8192:

@@ -1,7 +1,8 @@
 """Reading logs back: pieces ready to be sent, and waiting for more without looking again and again.
 
-Where nobody asked for times, the local driver's bytes go out by sendfile in large runs; else line by
-line. What a container has written before its exit is read to its end also when it is removed meanwhile.
+Where nobody asked for times, the local driver's bytes go out to our own client, and from terminals, by
+sendfile in large runs; else line by line. What a container has written before its exit is read to its
+end also when it is removed meanwhile.
 
 A follow ends with the run it began in, as docker's. Our own client asks for more: it hears marks, from
 which a later request goes on at the right byte (of a next daemon, say), and is kept through restarts.
@@ -116,7 +117,8 @@ class Reader:
         self._framed = framed
         self._query = query
         self._attributes = attributes
-        self._plain = not query.timestamps and not query.details
+        # Clients other than ours, docker's SDKs foremost, take a frame for a line, as docker's are.
+        self._plain = not query.timestamps and not query.details and (query.marks or not framed)
         self._entries: Iterator[tuple[bytes, Piece]] | None = None
         self._stood: tuple[int, int] | None = None
 

@@ -149,7 +149,7 @@ async def gather(containers: Containers, container: Container) -> None:
     shim = containers.shim_pid(container)
 
     def pids() -> list[int]:
-        return [one.pid for one in members(container, Table(), shim)]
+        return [one.pid for one in members(container, Table(), shim) if one.state not in GONE]
 
     await trio.to_thread.run_sync(groups.gather, path, pids)
 
@@ -163,7 +163,8 @@ def members(container: Container, table: Table, shim: int) -> list[Process]:
     All descend from its first one or from an exec's. In the host's pid namespace orphans become the
     shim's, beside whatever the shim itself has made.
     """
-    roots = [container.state.pid, *(ex.pid for ex in container.execs.values() if ex.running)]
+    execs = tuple(container.execs.values())  # in one step: others come meanwhile, in trio's thread
+    roots = [container.state.pid, *(ex.pid for ex in execs if ex.running)]
     if container.record.host_config.pid_mode == "host" and shim:
         roots += [
             child.pid

@@ -174,6 +174,7 @@ class HttpClient:
             connection = connections.pop()
             if not connection.stale:
                 return connection
+            connection.drop()
         return None
 
     async def _ask(

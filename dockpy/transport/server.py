@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Sequence
@@ -229,8 +230,11 @@ class Exchange:
         if self._codec.body_pending:
             if self._codec.wants_continue:
                 return False
-            with contextlib.suppress(InvalidParameter, PeerGone, BadRequest):
-                await self.body(BLOCK)
+            with trio.move_on_after(self._within) as scope:
+                with contextlib.suppress(InvalidParameter, PeerGone, BadRequest):
+                    await self.body(BLOCK)
+            if scope.cancelled_caught:
+                return False
         return not self.broken and self._codec.reusable()
 
     async def _send(self, data: bytes) -> None:
@@ -350,6 +354,8 @@ class HttpServer:
                 return
 
     async def _next_request(self, wire: Wire, codec: ServerCodec) -> Request | None:
+        limits, now = self._limits, trio.current_time
+        until = math.inf
         while True:
             event = codec.next_event()
             if isinstance(event, Request):
@@ -358,9 +364,10 @@ class HttpServer:
                 return None
             if not isinstance(event, NeedData):
                 continue
-            begun = codec.mid_request
+            if codec.mid_request:
+                until = min(until, now() + limits.head)  # of all of it, or one byte at a time
             data = b""
-            with trio.move_on_after(self._limits.head if begun else self._limits.idle) as scope:
+            with trio.move_on_at(min(until, now() + limits.idle)) as scope:
                 self._waiting.add(scope)
                 try:
                     data = await wire.receive(1 << 16)

@@ -101,6 +101,7 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        reason = reason or "one is not PEM, or not what it should be"
         raise Unavailable(
             f"{certificate} and {key} are no certificate with its key: {reason}"
         ) from None

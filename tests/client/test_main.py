@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -93,6 +94,34 @@ def test_errors_have_dockers_words_and_codes(words: list[str], code: int, text: 
     result = dockpy(*words)
     assert result.stderr.startswith(text)
     assert result.returncode == code
+
+
+@pytest.mark.parametrize("verb", ["inspect", "start", "stop", "pause", "logs", "top", "wait"])
+def test_an_empty_name_is_no_request(verb: str) -> None:
+    """`/containers//json` is another place, and `inspect ""` listed the networks."""
+    with Recorder(lambda request, _: reply(200, b"[1]")) as daemon:
+        result = dockpy(verb, "", DOCKER_HOST=f"unix://{daemon.path}")
+    assert result.returncode == 1
+    assert "invalid container name or ID: value is empty\n" in result.stderr
+    assert not [seen for seen in daemon.requests if "/containers/" in seen.target]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["tag '' a", "tag a ''", "tag a b:", "commit c cc:", "pull ''", "pull a:", "import - a:"],
+)
+def test_a_name_that_is_none_is_refused_before_a_request(line: str) -> None:
+    with Recorder() as daemon:
+        result = dockpy(*shlex.split(line), DOCKER_HOST=f"unix://{daemon.path}")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "invalid reference format\n"
+
+
+def test_a_folder_is_no_archive() -> None:
+    with Recorder() as daemon:
+        for words in (["load", "-i", "/tmp"], ["import", "/tmp"]):
+            result = dockpy(*words, DOCKER_HOST=f"unix://{daemon.path}")
+            assert (result.returncode, result.stderr) == (1, "read /tmp: is a directory\n")
 
 
 FLAGS = table("all/a bool x\nname/n string x\nenv/e list x\nnumber int x\nhelp bool x\nsig bool x")

@@ -90,6 +90,7 @@ def test_ago(seconds: float, text: str) -> None:
 def test_timestamps() -> None:
     assert units.timestamp("10m", 1000.0) == "400"
     assert units.timestamp("1136073600.000000001", 0) == "1136073600.000000001"
+    assert units.timestamp("2", 5.0) == "2"
     assert units.timestamp("2006-01-02T15:04:05.5Z", 0) == "1136214245.500000000"
     assert units.timestamp("2006-01-02T15:04:05+01:00", 0) == "1136210645.000000000"
     with pytest.raises(ValueError, match='failed to parse value as time or duration: "x"'):

@@ -176,6 +176,9 @@ def test_logs_in_all_their_ways(engine: Engine) -> None:
     )
     engine.wait(container)
     assert engine.output(container, "stdout=1") == b"line 1\nline 2\nline 3\nend"
+    # docker's SDKs show each frame as a line.
+    frames = engine.logs(container, "stdout=1")
+    assert [data for _, data in frames] == [b"line 1\n", b"line 2\n", b"line 3\n", b"end"]
     assert engine.output(container, "stderr=1") == b"last\n"
     assert engine.output(container, "stdout=1&tail=2") == b"line 3\nend"
     assert engine.output(container, "stdout=1&since=1") == b"line 1\nline 2\nline 3\nend"

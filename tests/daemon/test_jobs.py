@@ -13,6 +13,9 @@ from dockpy import ids
 from dockpy.daemon.jobs import YOUNG, lenders_of, sweep
 from dockpy.files import write_atomic
 from dockpy.paths import Paths, job_of, store_of
+from tests.daemon.conftest import Engine
+from tests.images.conftest import opened
+from tests.images.test_lenders import load
 
 HOST = os.uname().nodename
 
@@ -47,6 +50,7 @@ def test_stores_of_ended_jobs_go_and_no_others(tmp_path: Path) -> None:
     left = {path.name for path in jobs.iterdir()}
     assert left == {Path(one.store).name for one in (mine, *others, held, lives)}
     assert not os.path.exists(ended.store)
+    (jobs / f"0.{HOST}").symlink_to("gone")  # between the look and the removal, by another daemon
     sweep(base)  # as the user's own daemon: the shim has ended
     assert not os.path.exists(lives.store) and os.path.exists(base.images)
 
@@ -79,3 +83,20 @@ def test_a_job_is_told_by_what_its_scheduler_sets(environ: dict[str, str], job: 
     below = f"/.jobs/{job}" if job else ""
     assert store_of(environ, 1000) == f"/h/.local/share/dockpy{below}"
     assert store_of({**environ, "DOCKPY_STORE": "/named"}, 1000) == "/named"
+
+
+def test_a_prune_leaves_what_is_lent(tmp_path: Path) -> None:
+    load(opened(tmp_path / "site"), "app:1")
+    mine = tmp_path / "mine"
+    mine.mkdir(0o700)
+    (mine / "config.toml").write_text(f'[storage]\nstores = ["{tmp_path}/site"]\n')
+    engine = Engine(str(mine))
+    engine.start()
+    try:
+        listed = engine.ask("GET", "/images/json").json()
+        assert isinstance(listed, list) and listed[0]["RepoTags"] == ["app:1"]
+        answer = engine.ask("POST", '/images/prune?filters={"dangling":["false"]}')
+        assert (answer.status, answer.json()) == (200, {"ImagesDeleted": None, "SpaceReclaimed": 0})
+        assert engine.ask("GET", "/images/json").json() == listed
+    finally:
+        engine.stop()

@@ -211,6 +211,8 @@ def test_what_is_said_of_paths_that_are_not_there(engine: Engine, container: str
     assert "Could not find the file /nope in container" in done.err or "/nope" in done.err
     done = engine.cli("cp", "nope-x:/a", "-")
     assert (done.code, "nope-x" in done.err) == (1, True)
+    done = engine.cli("cp", "/etc", "nope-x:/a")
+    assert (done.code, "nope-x" in done.err) == (1, True)
     assert engine.cli("cp", "a:b", "c:d").err == "copying between containers is not supported\n"
     assert engine.cli("cp", "/a", "/b").err == "must specify at least one container source\n"
     done = engine.cli("cp", "-", f"{container}:/d/f", input=b"")

@@ -36,6 +36,10 @@ def test_parts_and_back() -> None:
         "http://[::1/",
         "http://" + "a" * 20000,
         "http://exa\u2028mple/",
+        # Python's resolver answers these with an error of its codec's.
+        "http://a..b/",
+        "http://" + "a" * 64 + ".example/",
+        "http://" + "a." * 127 + "ab/",
     ],
 )
 def test_what_is_not_plain_is_refused(text: str) -> None:

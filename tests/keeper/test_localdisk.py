@@ -50,3 +50,17 @@ def test_the_age_of_a_file_is_told_by_one_clock(tmp_path: Path) -> None:
     assert 99 < localdisk.age(str(path)) < 105
     assert localdisk.age(str(tmp_path / "none")) == float("inf")
     assert os.listdir(tmp_path) == ["sign"]
+
+
+def test_a_note_that_is_cut_leads_nowhere(tmp_path: Path) -> None:
+    note = tmp_path / f"data.{os.uname().nodename}"
+    assert localdisk.known(str(tmp_path)) == str(tmp_path)
+    for text, folder in (
+        ("/var/tmp/dockpy-1/ab\n", "/var/tmp/dockpy-1/ab"),
+        ("/var/tmp/dockpy-1", str(tmp_path)),  # all of a user's stores would go with that job
+        ("ab\n", str(tmp_path)),
+        ("\n", str(tmp_path)),
+        ("", str(tmp_path)),
+    ):
+        note.write_text(text)
+        assert localdisk.known(str(tmp_path)) == folder

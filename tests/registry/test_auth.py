@@ -7,7 +7,13 @@ import json
 
 import pytest
 
-from dockpy.registry.auth import ANONYMOUS, Credentials, parse_challenges, registry_auth
+from dockpy.registry.auth import (
+    ANONYMOUS,
+    Credentials,
+    _life,
+    parse_challenges,
+    registry_auth,
+)
 
 
 def test_challenges_of_real_registries() -> None:
@@ -43,3 +49,20 @@ def test_x_registry_auth() -> None:
     for nobody in ("", "%%%", _header([1]), _header({}), base64.b64encode(b"{").decode()):
         assert registry_auth(nobody) == ANONYMOUS
     assert "secret" not in repr(Credentials("me", "secret", "secret", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("said", "life"),
+    [
+        (300, 290.0),
+        (5, 2.5),
+        (None, 50.0),
+        ("300", 50.0),
+        (-1, 50.0),
+        (float("nan"), 50.0),
+        (float("inf"), 86390.0),
+        (10**400, 86390.0),
+    ],
+)
+def test_a_token_lives_as_long_as_it_says_but_a_day(said: object, life: float) -> None:
+    assert _life(said) == life

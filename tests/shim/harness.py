@@ -104,7 +104,7 @@ def start_shim(
         try:
             close_others([control, *fds] if rest is None else [control, *fds, rest])
             catch_signals()
-            quiet = 5.0 if rest is None else 0.05
+            quiet = 5000 if rest is None else 50
             shim_main(packet, [control, *fds], PlainLauncher(), Title(), lambda: tell(rest), quiet)
             os._exit(0)
         except BaseException:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dockpy.http.stdcopy import EXIT
+from dockpy.shim.loop import Loop
 from dockpy.shim.protocol import (
     Detached,
     ExecExit,
@@ -310,6 +311,14 @@ def test_json_file_and_none_drivers(tmp_path: Path) -> None:
     shim = started(tmp_path, "echo", "x", log=LogConfig("none"))
     assert shim.code() == 0
     assert not (shim.bundle / "log").exists()
+
+
+def test_a_timer_that_is_far_away_disturbs_no_rest() -> None:
+    loop = Loop()
+    loop.after(60, lambda: None)
+    assert not loop.turn(10)
+    loop.after(0.005, lambda: None)
+    assert loop.turn(1000)
 
 
 def test_a_shim_rests_once_until_something_happens(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dockpy.errors import DockpyError
 from dockpy.linux import cgroup
+from dockpy.linux.proctable import Table
 from dockpy.supervisor.counters import count
 from dockpy.supervisor.groups import Groups, find
 
@@ -61,6 +62,27 @@ def test_a_limit_that_the_kernel_refuses_is_named(groups: Groups) -> None:
             groups.make(groups.path(CID), [("pids", "pids.max", "many")])
     finally:
         groups.end(groups.path(CID))
+
+
+def test_a_container_that_never_rests_is_gathered_in_the_end(groups: Groups) -> None:
+    path = groups.path(CID)
+    groups.make(path, [])
+    busy = subprocess.Popen(["sh", "-c", "while :; do (sleep 0.02) & sleep 0.01; done"])
+    looks: list[list[int]] = []
+
+    def members() -> list[int]:
+        assert len(looks) < 50, "it follows every new process"
+        looks.append([busy.pid, *(one.pid for one in Table().below(busy.pid))])
+        return looks[-1]
+
+    try:
+        groups.gather(path, members)
+        assert len(looks) > 1
+        for folder in groups.folders(path):
+            assert busy.pid in cgroup.members(folder)
+    finally:
+        groups.end(path)
+        busy.wait(5)
 
 
 def test_a_parent_of_the_user_s_choice() -> None:

@@ -83,6 +83,7 @@ def test_where_all_is_enforced_nothing_is_said_and_swap_is_as_much_again() -> No
         ({"CpuQuota": 1}, "CPU cfs quota can not be less than 1ms"),
         ({"CpusetCpus": "1-x"}, "Invalid value 1-x for cpuset cpus"),
         ({"CpusetCpus": "3-1"}, "Invalid value 3-1 for cpuset cpus"),
+        ({"CpusetCpus": "²"}, "Invalid value ² for cpuset cpus"),
         ({"CpusetCpus": "0-999999999"}, "Invalid value"),
         ({"CpusetMems": "7"}, "memory nodes are not available - requested 7, available: 0"),
         ({"BlkioWeight": 5}, "Range of blkio weight is from 10 to 1000"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
 
 from dockpy.errors import InvalidParameter, Unavailable
-from dockpy.transport.server import Exchange, HttpServer, Limits, listen
+from dockpy.transport.server import Exchange, Handler, HttpServer, Limits, listen
+from dockpy.transport.tls import server_context
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -19,11 +21,15 @@ async def answer(exchange: Exchange) -> None:
     await exchange.reply(200, body=await exchange.body(100))
 
 
+async def refuse(exchange: Exchange) -> None:
+    await exchange.reply(401)
+
+
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[int]:
+async def serving(limits: Limits, handle: Handler = answer) -> AsyncIterator[int]:
     listeners = listen("127.0.0.1:0")
     port = listeners[0].getsockname()[1]
-    server = HttpServer(answer, limits=limits)
+    server = HttpServer(handle, limits=limits)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, listeners)
         yield port
@@ -50,6 +56,35 @@ def test_who_falls_asleep_is_hung_up_on(limits: Limits, sent: bytes) -> None:
             if sent:
                 await stream.send_all(sent)
             assert await said(stream) == b""
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("limits", "begin"),
+    [
+        (Limits(head=0.3), b"GET / HTTP/1.1\r\nLong: "),
+        # Refused, and the rest of its body is not waited for.
+        (Limits(block=0.3), b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 5000\r\n\r\n"),
+    ],
+)  # fmt: skip
+def test_who_trickles_is_hung_up_on(limits: Limits, begin: bytes) -> None:
+    async def main() -> None:
+        async with serving(limits, refuse) as port, trio.open_nursery() as nursery:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(begin)
+
+            async def trickle() -> None:
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await stream.send_all(b"x")
+                        await trio.sleep(0.05)
+
+            nursery.start_soon(trickle)
+            with trio.fail_after(3), suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 
@@ -113,3 +148,11 @@ def test_addresses() -> None:
             assert listener.getsockname()[0] in ("127.0.0.1", "::1")
             assert listener.family in (socket.AF_INET, socket.AF_INET6)
             listener.close()
+
+
+def test_a_certificate_and_a_key_that_are_swapped(tmp_path: Path) -> None:
+    """The library gives no reason for this one, and the sentence ended in "None"."""
+    key = tmp_path / "key.pem"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(Unavailable, match="no certificate with its key: [^N]"):
+        server_context(str(key), str(key))

@@ -76,9 +76,12 @@ def save_to(path: str, stream: Stream) -> None:
 
 def _source(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from None
+    if os.path.isdir(fd):
+        raise CommandError(f"read {path}: is a directory")
+    return fd
 
 
 def load_command(cli: Cli, options: Options, arguments: list[str]) -> int:

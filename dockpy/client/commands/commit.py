@@ -45,7 +45,7 @@ def commit_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     name = arguments[1] if len(arguments) > 1 else ""
     if "@" in name:
         raise CommandError("refusing to create a tag with a digest reference")
-    repository, tag = split_reference(name)
+    repository, tag = split_reference(name) if name else ("", "")
     query = target(
         "/commit",
         {

@@ -151,7 +151,8 @@ class Copy:
                 link = str(facts.get("linkTarget"))
                 path = link if link[:1] == "/" else os.path.join(split_path(path)[0], link)
                 facts = self._stat(path)
-        except ApiError:
+        except ApiError:  # of the path or the container: an answer to HEAD does not say
+            self._connection.get(f"/containers/{quote(self._container)}/json")
             return Info(path, False, False)  # its parent may be there
         if _mode(facts) & _MODE_DEVICE:
             raise CommandError(

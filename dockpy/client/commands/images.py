@@ -46,6 +46,8 @@ HISTORY_HEADERS = {
 def split_reference(name: str) -> tuple[str, str]:
     """(repository, tag or ""); a colon before a slash is a port."""
     head, colon, tag = name.rpartition(":")
+    if not name or (colon and not tag):
+        raise CommandError("invalid reference format")
     return (head, tag) if colon and "/" not in tag else (name, "")
 
 
@@ -190,6 +192,7 @@ def rmi_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 
 
 def tag_command(cli: Cli, options: Options, arguments: list[str]) -> int:
+    split_reference(arguments[0])
     repository, tag = split_reference(arguments[1])
     query: dict[str, object] = {"repo": repository, "tag": tag}
     cli.connection.request("POST", f"/images/{quote(arguments[0], '/:@')}/tag", query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable
 
 import trio
@@ -239,7 +239,9 @@ class ImageHandlers:
             created = self._images.summary(image).get("Created")
             if until is not None and isinstance(created, int) and created * 10**9 > until:
                 continue
-            for name in (*image.repo_tags, *image.repo_digests) or (str(image.id),):
+            for name in await trio.to_thread.run_sync(
+                self._removable, image, limiter=self._containers.disk
+            ):
                 removed = await self._call(self._images.remove, name, True, lambda _: ())
                 deleted += removed if isinstance(removed, list) else []
         for record in deleted:
@@ -254,6 +256,13 @@ class ImageHandlers:
         await exchange.reply(
             200, {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(space, 0)}
         )
+
+    def _removable(self, image: Image) -> Sequence[str]:
+        """By which names it goes; none of what another store lends."""
+        if self._images.content.is_lent(image.id):
+            return []
+        names = self._images.names_of(image.id, own=True)
+        return [name.familiar() for name in names] or [str(image.id)]
 
     def _layers_size(self) -> int:
         snapshots = self._containers.snapshots

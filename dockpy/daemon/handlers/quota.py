@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,9 +10,11 @@ import trio
 
 from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
-from dockpy.errors import InvalidParameter
+from dockpy.errors import DockpyError, InvalidParameter
 from dockpy.images.quota import Quota
 from dockpy.supervisor.containers import Containers
+
+log = logging.getLogger("dockpy.quota")
 
 T = TypeVar("T")
 
@@ -59,7 +62,10 @@ class QuotaHandlers:
                 await self._changed.wait()
             if self._containers.images.written != seen:
                 seen = self._containers.images.written
-                await self._keep()
+                try:
+                    await self._keep()
+                except (DockpyError, OSError) as error:  # a damaged index, a full disk
+                    log.error("images are not held to their limit: %s", error)
             await trio.sleep(EVERY)
 
     async def _keep(self) -> None:

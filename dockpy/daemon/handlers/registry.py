@@ -155,6 +155,6 @@ def named(name: str, tag: str) -> Reference:
 def _texts(header: str) -> dict[str, str]:
     try:
         raw = json.loads(base64.urlsafe_b64decode(header)) if header else {}
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise InvalidParameter(f"{PROXIES} is not base64url of a JSON object") from None
     return {str(key): str(value) for key, value in raw.items()} if isinstance(raw, dict) else {}
