@@ -80,7 +80,7 @@ def write_daemon_json(
         "tier": tier,
     }
     data = json.dumps(record).encode()
-    spare = _spare(paths)
+    spare = paths.daemon_spare
     try:
         files.write_atomic(paths.daemon_json, data, durable=False)
         if not os.path.exists(spare):
@@ -94,7 +94,7 @@ def write_daemon_json(
 
 def _write_over(paths: Paths, data: bytes) -> bytes:
     """Into the room that a file of ours has already, where the disk has no other."""
-    for path in (_spare(paths), paths.daemon_json):
+    for path in (paths.daemon_spare, paths.daemon_json):
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -112,17 +112,13 @@ def _write_over(paths: Paths, data: bytes) -> bytes:
 
 def forget(paths: Paths) -> None:
     """No daemon and no keeper any more; the next one has room for its record all the same."""
-    if os.path.exists(_spare(paths)):
+    if os.path.exists(paths.daemon_spare):
         files.unlink_if_exists(paths.daemon_json)
         return
     try:
-        os.rename(paths.daemon_json, _spare(paths))
+        os.rename(paths.daemon_json, paths.daemon_spare)
     except FileNotFoundError:
         pass
-
-
-def _spare(paths: Paths) -> str:
-    return f"{paths.daemon_json}.spare"
 
 
 def _process(pid: int) -> dict[str, int] | None:
