@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from dockpy.client import terminal
 from dockpy.client.connection import Connection, quote, target
+from dockpy.client.errors import CommandError
 from dockpy.client.hijack import Attachment, Waiter
-from dockpy.client.signals import SIGWINCH, Signals, proxied
+from dockpy.client.signals import SIGINT, SIGTERM, SIGWINCH, Signals, proxied
 from dockpy.errors import DockpyError
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 RESIZE_TRIES = 10
 RESIZE_PAUSE = 0.01
+MOST_FAREWELLS = 3  # docker goes then, whatever its container makes of the signals
 
 
 class Session:
@@ -41,6 +43,7 @@ class Session:
         self._raw = raw
         self._follow_size = follow_size
         self._size: tuple[int, int] | None = None
+        self._farewells = 0
         try:
             self._streams = attachment.finish()
             if waiter is not None:
@@ -87,6 +90,10 @@ class Session:
         if number == SIGWINCH:
             self._resize(1)
             return
+        if number in (SIGINT, SIGTERM):
+            self._farewells += 1
+            if self._farewells == MOST_FAREWELLS:
+                raise CommandError("\ngot 3 SIGTERM/SIGINTs, forcefully exiting")
         try:
             self._connection.request("POST", self._kill_path, {"signal": number})
         except (DockpyError, OSError):

@@ -32,7 +32,7 @@ _FAULTS = (
 )
 
 
-SIGWINCH = int(_signal.SIGWINCH)
+SIGINT, SIGTERM, SIGWINCH = int(_signal.SIGINT), int(_signal.SIGTERM), int(_signal.SIGWINCH)
 
 
 def die_of_sigpipe() -> None:

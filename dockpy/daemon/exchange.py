@@ -203,6 +203,15 @@ class Exchange:
                     raise PeerGone
         return self.connection.hand_over(), sinks, early
 
+    async def switch(self, agreed: Sequence[tuple[str, str]]) -> bytes:
+        """Changes to the protocol that `agreed` names, on this connection; what the client has sent of it already."""
+        if not self.body_read:
+            await self.body()
+        early = self._codec.leftover()
+        self.begun = self.broken = True
+        await self.connection.send(raw_head(101, "Switching Protocols", [*agreed, *BASE_HEADERS]))
+        return early
+
     async def borrow(self) -> Borrowed:
         """The archive that our own client lends as a descriptor, and the way to answer it."""
         sock, lent, _ = await self.hijack(framed=False)

@@ -140,8 +140,8 @@ class Daemon:
             self._listen(self._listener)
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
-            nursery.start_soon(pack_for_ever, containers)
-            nursery.start_soon(trio.to_thread.run_sync, sweep, paths)
+            containers.aside(pack_for_ever, containers)
+            containers.aside(trio.to_thread.run_sync, sweep, paths)
             gc.collect()
             gc.freeze()
             log.info("serving %s (%s, %s)", self._info["run"], self._info["tier"], snapshots.name)
@@ -172,7 +172,7 @@ class Daemon:
             images.import_rootfs,
         )
         quota = QuotaHandlers(containers, self._paths.limit)
-        self._nursery.start_soon(quota.keep_for_ever)
+        containers.aside(quota.keep_for_ever)
         nouns = (
             system,
             EventHandlers(containers.events),

@@ -29,6 +29,7 @@ class Quota:
         self._store = store
         self._in_use = in_use
         self.limit = self._read()
+        self.put_off = False  # whether `keep` has to be asked again: nothing could go
 
     def _read(self) -> int | None:
         try:
@@ -62,9 +63,14 @@ class Quota:
         It may stay above: what is in use is nobody's to take.
         """
         removed: list[Image] = []
+        self.put_off = False
         if self.limit is None or self.used() <= self.limit:
             return removed
         for image in self._oldest_first():
+            # While a pull is under way, say, images would be forgotten one after the other, and nothing be freed.
+            self.put_off = not self._store.collects()
+            if self.put_off:
+                break
             if not self._in_use(image.id):
                 self._store.delete(image)
                 removed.append(image)

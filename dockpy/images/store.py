@@ -17,6 +17,7 @@ from dockpy.damaged import Shelf, load_bytes
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
 from dockpy.images.image import Image
+from dockpy.images.removal import Removal
 from dockpy.images.salvage import salvaged
 from dockpy.images.unpack import Opened, unpack
 from dockpy.oci.descriptor import (
@@ -242,7 +243,7 @@ class ImageStore:
                 return [{"Untagged": lost.familiar()}]
             image = self.resolve(text)
             self._refuse_lent(image, text)
-            return _Removal(self, image, text, force, in_use, running).run()
+            return Removal(self, image, text, force, in_use(image.id), running).run()
 
     def names_of(self, identifier: Digest, *, own: bool = False) -> Names:
         """Tags first, then digests, each group sorted; with `own` not those that only a lender has."""
@@ -269,11 +270,19 @@ class ImageStore:
             gone = set(self.collect())
             return [chain for chain in reversed(image.chain_ids) if chain in gone]
 
+    def collects(self) -> bool:
+        """Whether what is forgotten now is collected: not while anybody writes, or another store reads here."""
+        with self._mutex, self._unread() as alone:
+            return alone and not self._writers and not self._state().damaged
+
+    def _unread(self) -> files.try_locked:
+        return files.try_locked(f"{os.path.dirname(self._index)}/{READERS}")
+
     def collect(self) -> Chains:
         """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
         removed.
         """
-        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
+        with self._mutex, self._unread() as alone:
             state = self._state()
             if self._writers or state.damaged or not alone:
                 return []
@@ -478,95 +487,6 @@ def _signature(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-class _Removal:
-    """One `rmi`, after moby's ImageDelete: what it refuses, and in which order it tells what it
-    did.
-    """
-
-    def __init__(
-        self,
-        store: ImageStore,
-        image: Image,
-        text: str,
-        force: bool,
-        in_use: InUse,
-        running: Callable[[str], bool],
-    ) -> None:
-        self.store, self.image, self.text, self.force = store, image, text, force
-        self.containers = tuple(in_use(image.id))
-        self.running = running
-        self.records: list[dict[str, str]] = []
-
-    def run(self) -> list[dict[str, str]]:
-        names = self.store.names_of(self.image.id, own=True)
-        by_name = not naming.is_id_prefix(self.image.id, self.text)
-        if by_name:
-            if not self.force and naming.single(names) and self.containers:
-                raise Conflict(
-                    f'conflict: unable to remove repository reference "{self.text}" (must force)'
-                    f" - container {self.containers[0][:12]} is using its referenced image"
-                    f" {self.image.short_id}"
-                )
-            given = parse_reference(self.text).tagged()
-            given = given.with_digest(given.digest) if given.digest else given
-            self._untag(next((name for name in names if name == given), given))
-            left = [name for name in names if name != given]
-            if not given.digest and not any(
-                name.name == given.name and not name.digest for name in left
-            ):
-                # A repository's digests go with its last tag.
-                for name in [name for name in left if name.name == given.name]:
-                    self._untag(name)
-                    left.remove(name)
-            if left:
-                return self.records
-        elif naming.single(names):
-            self._check(references=False)
-            for name in names:
-                self._untag(name)
-        elif not self.force:
-            self._check(references=True)
-        return self._delete(quiet=by_name)
-
-    def _delete(self, quiet: bool) -> list[dict[str, str]]:
-        try:
-            self._check(references=True)
-        except Conflict:
-            # The name is gone already, and a used image stays behind without one, as docker's.
-            if quiet and self.containers:
-                return self.records
-            raise
-        for name in self.store.names_of(self.image.id, own=True):
-            self._untag(name)
-        chains = self.store.delete(self.image)
-        self.records.append({"Deleted": self.image.id})
-        self.records.extend({"Deleted": chain} for chain in chains)
-        return self.records
-
-    def _untag(self, name: Reference) -> None:
-        self.store.unname(name)
-        self.records.append({"Untagged": name.familiar()})
-
-    def _check(self, references: bool) -> None:
-        for container in self.containers:
-            if self.running(container):
-                self._refuse(
-                    "cannot be forced", f"image is being used by running container {container[:12]}"
-                )
-        if self.force:
-            return
-        if references and self.store.names_of(self.image.id, own=True):
-            self._refuse("must be forced", "image is referenced in multiple repositories")
-        if self.containers:
-            self._refuse(
-                "must be forced",
-                f"image is being used by stopped container {self.containers[0][:12]}",
-            )
-
-    def _refuse(self, how: str, why: str) -> None:
-        raise Conflict(f"conflict: unable to delete {self.image.short_id} ({how}) - {why}")
 
 
 def put_image(

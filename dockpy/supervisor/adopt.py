@@ -55,7 +55,7 @@ async def adopt(containers: Containers, *, start: bool) -> None:
     for container in containers.all():
         await mend(containers, container)
         restart.resume(containers, container, start=start)
-    containers.nursery.start_soon(_clean, containers)
+    containers.aside(_clean, containers)
 
 
 def _broken(containers: Containers, broken: Broken) -> None:

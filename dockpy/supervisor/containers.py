@@ -184,6 +184,10 @@ class Containers:
 
     # ------------------------------------------------------------------------------- events
 
+    def aside(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Starts a task beside the requests; its failure is told in the log, and ends nothing else."""
+        self.nursery.start_soon(_unharmed, task, args)
+
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         record = container.record
         self.events.publish(
@@ -318,7 +322,7 @@ class Containers:
             log.error("the control group %s stays: %s", path, error)
             return oom
         if not over:
-            self.nursery.start_soon(trio.to_thread.run_sync, groups.end, path)
+            self.aside(trio.to_thread.run_sync, groups.end, path)
         return oom
 
     def _decide(self, container: Container, code: int, ran: float) -> None:
@@ -405,7 +409,7 @@ class Containers:
         exec_.running, exec_.exit_code = False, code
         exec_.over.set()
         self.publish(container, "exec_die", execID=exec_.id, exitCode=str(code))
-        self.nursery.start_soon(self._forget_exec, container, exec_)
+        self.aside(self._forget_exec, container, exec_)
 
     async def _forget_exec(self, container: Container, exec_: Exec) -> None:
         await trio.sleep(EXEC_KEPT)
@@ -451,3 +455,10 @@ def _seconds_between(started: str, finished: str) -> str:
     except ValueError:
         return "0"
     return str(max(int(end - begin), 0))
+
+
+async def _unharmed(task: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+    try:
+        await task(*args)
+    except Exception:
+        log.exception("a task of the daemon has failed: %s", getattr(task, "__qualname__", task))

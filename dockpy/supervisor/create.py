@@ -65,8 +65,8 @@ async def create(containers: Containers, request: ContainerCreate) -> tuple[Cont
     config = replace(config, hostname=_hostname(config, host_config, container_id))
     if not (*(config.entrypoint or ()), *(config.cmd or ())):
         raise InvalidParameter("no command specified")
+    quota.touch(containers.images, image)  # before the wait: the limit spares what is in use now
     chain = await containers.unpacked(image)
-    quota.touch(containers.images, image)
 
     # From here on nothing awaits: a name that is free now stays so.
     name = (

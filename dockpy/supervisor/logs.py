@@ -67,6 +67,7 @@ class LogQuery:
     details: bool = False
     marks: bool = False  # our own client's: framed in any case, with marks between
     start: str = ""  # a mark
+    raw: bool = False  # never framed
 
 
 class NotReadable(NotServed):
@@ -98,7 +99,7 @@ def open_log(containers: Containers, container: Container, query: LogQuery) -> R
         start=query.start,
     )
     attributes = logoptions.attributes(container.record) if local and query.details else {}
-    framed = query.marks or not container.record.config.tty
+    framed = query.marks or not (query.raw or container.record.config.tty)
     return Reader(reader, framed=framed, query=query, attributes=attributes)
 
 

@@ -49,7 +49,7 @@ def follow(containers: Containers, container: Container) -> None:
     wanted = health is not None and container.state.running and not container.state.paused
     if wanted and container.monitor is None:
         container.monitor = trio.CancelScope()
-        containers.nursery.start_soon(_monitor, containers, container, container.monitor)
+        containers.aside(_monitor, containers, container, container.monitor)
     elif not wanted and container.monitor is not None:
         container.monitor.cancel()
         container.monitor = None

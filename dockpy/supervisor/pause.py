@@ -68,6 +68,8 @@ async def pause(containers: Containers, container: Container) -> None:
                 await trio.to_thread.run_sync(_stop, containers, container)
         except (DockpyError, OSError) as error:
             await resume(containers, container)
+            if _over(container):
+                raise Conflict(f"Container {container.id} is not running") from None
             raise DockpyError(
                 f"cannot pause container {container.name}: {sentence(error)}"
             ) from None

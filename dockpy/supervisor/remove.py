@@ -68,6 +68,7 @@ def take_away(containers: Containers, container: Container) -> None:
     """The one step. Nothing when somebody else has done it."""
     if container not in containers.all():
         return
+    container.removing = True
     restart.cancel(container)
     container.drop_pending()
     aside = None
@@ -80,7 +81,7 @@ def take_away(containers: Containers, container: Container) -> None:
     outcome = Outcome(container.state.exit_code)
     container.exits.release(outcome)
     container.removals.release(outcome)
-    containers.nursery.start_soon(_delete, containers, container.id, aside)
+    containers.aside(_delete, containers, container.id, aside)
 
 
 async def _delete(containers: Containers, container_id: str, aside: str | None) -> None:

@@ -94,7 +94,7 @@ def schedule(containers: Containers, container: Container) -> None:
     """Waits and starts, in the background; `cancel` ends the waiting."""
     cancel(container)
     container.back_off = trio.CancelScope()
-    containers.nursery.start_soon(_wait, containers, container, container.back_off)
+    containers.aside(_wait, containers, container, container.back_off)
 
 
 def cancel(container: Container) -> None:

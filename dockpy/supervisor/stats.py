@@ -87,7 +87,7 @@ class Sampler:
         self._wanted[container.id] = self._wanted.get(container.id, 0) + 1
         if not self._running:
             self._running = True
-            self._containers.nursery.start_soon(self._rounds)
+            self._containers.aside(self._rounds)
         try:
             while True:
                 await self._round.wait()
@@ -119,9 +119,17 @@ class Sampler:
 
     def _samples(self, wanted: list[Container]) -> dict[str, Sample]:
         self._table = None
-        return {
-            one.id: self._sample(one, ROUND) if one.state.running else Sample() for one in wanted
-        }
+        return {one.id: self._measured(one) for one in wanted}
+
+    def _measured(self, container: Container) -> Sample:
+        if not container.state.running:
+            return Sample()
+        try:
+            return self._sample(container, ROUND)
+        except Exception:
+            # Whoever waits for the round waits for the others, too.
+            log.exception("container %s cannot be measured", container.id[:12])
+            return Sample()
 
     def _sample(self, container: Container, fresh: float) -> Sample:
         try:

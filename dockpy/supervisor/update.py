@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dockpy.api.container import HostConfig, RestartPolicy, decode
-from dockpy.errors import DockpyError, InvalidParameter
+from dockpy.errors import Conflict, DockpyError, InvalidParameter
 from dockpy.supervisor import limits, restart
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
@@ -21,6 +21,11 @@ async def update(
     policy = decode(RestartPolicy, raw.get("RestartPolicy"), "RestartPolicy")
     asked, warnings = limits.settle(decode(HostConfig, raw, ""), containers.can, update=True)
     async with container.lock:
+        if container.removing:
+            raise Conflict(
+                f"Cannot update container {container.id}: Container is marked for removal and cannot be "
+                '"update".'
+            )
         record = container.record
         host = record.host_config
         if policy.name:

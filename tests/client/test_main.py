@@ -117,6 +117,22 @@ def test_a_name_that_is_none_is_refused_before_a_request(line: str) -> None:
     assert result.stderr == "invalid reference format\n"
 
 
+def test_a_missing_attribute_of_an_event_is_no_value() -> None:
+    """It was told as an error of the template, before the first event."""
+    event = b'{"Type":"image","Action":"pull","Actor":{"ID":"a","Attributes":{"name":"b"}}}\n'
+    with Recorder(lambda request, _: reply(200, event)) as daemon:
+        form = "{{.Actor.Attributes.name}} {{.Actor.Attributes.image}}"
+        result = dockpy("events", "--format", form, DOCKER_HOST=f"unix://{daemon.path}")
+    assert (result.returncode, result.stdout) == (0, "b <no value>\n")
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with Recorder() as daemon:
+        result = dockpy("system", "limit", "0", DOCKER_HOST=f"unix://{daemon.path}")
+    assert (result.returncode, daemon.requests) == (1, [])
+    assert "none" in result.stderr
+
+
 def test_a_folder_is_no_archive() -> None:
     with Recorder() as daemon:
         for words in (["load", "-i", "/tmp"], ["import", "/tmp"]):

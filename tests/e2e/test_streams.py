@@ -209,6 +209,25 @@ def test_output_that_a_full_disk_does_not_take_is_a_failure(engine: Engine) -> N
     assert process.returncode == 1
 
 
+def test_the_third_interrupt_ends_the_client_whatever_the_container_does(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("docker's clients of old go on; 28 ends as this")
+    name = engine.name()
+    script = "trap : INT; echo up; while :; do sleep 0.1; done"
+    process = engine.start("run", "--name", name, engine.image, "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None
+    read_until(process.stdout.fileno(), b"up")
+    for _ in range(3):
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    assert b"got 3 SIGTERM/SIGINTs, forcefully exiting" in process.communicate(timeout=10)[1]
+    assert process.returncode == 1
+    with open("/dev/full", "wb") as full:
+        lost = engine.start("exec", name, "echo", "hi", stdout=full)
+        assert lost.wait(10) == 1
+    engine.cli("rm", "-f", name)
+
+
 def test_t_without_a_terminal_is_refused(engine: Engine) -> None:
     result = engine.cli("run", "--rm", "-it", engine.image, "true", input=b"")
     assert result.code == 1

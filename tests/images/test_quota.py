@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dockpy.files import shared_lock
 from dockpy.images import archive
 from dockpy.images.quota import YOUNG, Quota, touch
-from dockpy.images.store import ImageStore
+from dockpy.images.store import READERS, ImageStore
 from tests.images.archives import docker_archive, image
 from tests.images.conftest import opened
 
@@ -54,6 +55,21 @@ def test_what_was_not_used_for_longest_goes_until_the_rest_fits(
     assert again.limit == 0, "it is remembered"
     again.set(None)
     assert quota(tmp_path, store).limit is None and again.keep() == []
+
+
+def test_nothing_is_forgotten_while_nothing_can_be_collected(
+    tmp_path: Path, store: ImageStore
+) -> None:
+    ids = {load(store, word, 9000) for word in "ab"}
+    one = quota(tmp_path, store)
+    one.set(one.used() - SIZE)
+    with store.writing():  # a pull
+        assert one.keep() == [] and one.put_off
+    reader = shared_lock(f"{store.content.root}/{READERS}")  # another store's daemon
+    assert one.keep() == [] and one.put_off
+    assert {left.id for left in store.list()} == ids
+    os.close(reader)
+    assert len(one.keep()) == 1 and not one.put_off
 
 
 def test_nameless_images_go_first_and_young_ones_not(tmp_path: Path, store: ImageStore) -> None:

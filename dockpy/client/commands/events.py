@@ -6,6 +6,7 @@ from dockpy import fastjson
 from dockpy.client import listing, units
 from dockpy.client.errors import CommandError, Disconnected
 from dockpy.client.output import write_all
+from dockpy.client.template_values import Map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,17 +128,15 @@ def _placed(error: Exception) -> str:
 def _message(raw: dict[str, object]) -> Message:
     actor = raw.get("Actor")
     fields = actor if isinstance(actor, dict) else {}
-    attributes = fields.get("Attributes")
+    raw_attributes = fields.get("Attributes")
+    attributes = raw_attributes if isinstance(raw_attributes, dict) else {}
     return Message(
         Status=raw.get("status", ""),
         ID=raw.get("id", ""),
         From=raw.get("from", ""),
         Type=raw.get("Type", ""),
         Action=raw.get("Action", ""),
-        Actor={
-            "ID": fields.get("ID", ""),
-            "Attributes": attributes if isinstance(attributes, dict) else {},
-        },
+        Actor={"ID": fields.get("ID", ""), "Attributes": Map(attributes)},
         Scope=raw.get("scope", ""),
         Time=raw.get("time", 0),
         TimeNano=raw.get("timeNano", 0),

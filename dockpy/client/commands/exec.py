@@ -81,6 +81,8 @@ def exec_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     attached.run(lambda: None, size if cli.own_daemon else None)
     if attached.detached:
         raise CommandError("read escape sequence")  # as docker: 1, where run and start -a say 0
+    if attached.lost_output:
+        return 1  # it has been said
     # Two requests on one connection instead of three on two: 1 ms of 25.
     code = attached.exit_code
     return _exit_code(connection, exec_id) if code is None else code

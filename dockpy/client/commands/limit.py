@@ -29,6 +29,9 @@ def _bytes(text: str) -> int | None:
     if text == "none":
         return None
     try:
-        return units.ram_bytes(text)
+        size = units.ram_bytes(text)
     except ValueError as error:
         raise CommandError(f"{error}; a size is such as 20G, or 'none'") from None
+    if size <= 0:  # no limit, where docker has such a value; here it would take every image
+        raise CommandError("a limit of 0 would remove every image: 'none' means no limit")
+    return size

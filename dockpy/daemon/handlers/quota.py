@@ -64,6 +64,8 @@ class QuotaHandlers:
                 seen = self._containers.images.written
                 try:
                     await self._keep()
+                    if self._quota.put_off:
+                        seen = -1
                 except (DockpyError, OSError) as error:  # a damaged index, a full disk
                     log.error("images are not held to their limit: %s", error)
             await trio.sleep(EVERY)

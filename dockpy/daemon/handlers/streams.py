@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from dockpy.api import query as q
 from dockpy.daemon.exchange import MULTIPLEXED_STREAM, RAW_STREAM, Exchange
 from dockpy.daemon.router import Handler
-from dockpy.errors import InvalidParameter, NotServed
+from dockpy.daemon.websocket import bridge, pair
+from dockpy.errors import Conflict, InvalidParameter, NotServed
 from dockpy.http import stdcopy
+from dockpy.http.websocket import accept
 from dockpy.supervisor import streams
 from dockpy.supervisor.container import Client, Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.logs import LogDamaged, LogQuery, Piece, Reader, more, open_log
+
+# For a shim to take a client over.
+SHIM_WITHIN = 10.0
 
 
 class StreamHandlers:
@@ -63,7 +69,7 @@ class StreamHandlers:
 
     async def _backlog(self, container: Container, client: Client) -> None:
         """`attach --logs`: what was said so far goes first, on the same connection."""
-        query = LogQuery(client.stdout, client.stderr)
+        query = LogQuery(client.stdout, client.stderr, raw=not client.framed)
         reader = open_log(self._containers, container, query)
         try:
             for header, piece in _everything(reader):
@@ -80,7 +86,31 @@ class StreamHandlers:
             reader.close()
 
     async def websocket(self, exchange: Exchange) -> None:
-        raise NotServed("attaching by websocket is not served; use POST /containers/{id}/attach")
+        """As attach, but never multiplexed: each piece of either stream is a message of its own, in binary."""
+        container = self._named(exchange)
+        streams.check_attachable(container)
+        stdin, stdout, stderr, stream, logs = (
+            q.boolean(exchange.query, name)
+            for name in ("stdin", "stdout", "stderr", "stream", "logs")
+        )
+        keys = check_detach_keys(exchange.query.get("detachKeys", ""))
+        early = await exchange.switch(accept(exchange.request.headers))
+        plain, theirs = pair()
+        client = Client(
+            theirs, stdin=stdin, stdout=stdout, stderr=stderr, framed=False, detach_keys=keys
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(bridge, exchange.connection, plain, early, stdin=stdin))
+            try:
+                if logs:
+                    await self._backlog(container, client)
+                if stream:
+                    with trio.move_on_after(SHIM_WITHIN, shield=True):
+                        await streams.attach(self._containers, container, client)
+                else:
+                    client.close()
+            except (ConnectionError, NotServed, Conflict, LogDamaged):
+                client.close()  # the client went, or there is no log to tell: a goodbye is all that can be said
 
     async def logs(self, exchange: Exchange) -> None:
         container = self._named(exchange)

@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiodocker
+from aiohttp.http import WSMsgType
+
+BINARY = WSMsgType.BINARY
 
 
 class Use:
@@ -111,6 +114,16 @@ class Use:
             await stream.write_in(b"fed\n")
             said = await everything(stream)
         assert said == {1: b"fed\n", 2: b"e\n"}, said
+        await container.wait()
+        await container.start()
+        line = await container.websocket(stdin=True, stdout=True, stderr=True, stream=True)
+        await line.send_bytes(b"by ")
+        await line.send_str("frames\n")
+        text = b""
+        while (message := await asyncio.wait_for(line.receive(), 20)).type == BINARY:
+            text += message.data
+        assert sorted(text.splitlines()) == [b"by frames", b"e"], (text, message)
+        await line.close()
         await container.wait()
         await container.delete()
 

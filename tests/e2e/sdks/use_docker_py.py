@@ -109,11 +109,13 @@ class Use:
             raise AssertionError("exit code 3 was no error")
         except errors.ContainerError as failed:
             assert (failed.exit_status, failed.stderr) == (3, b"sorry\n")
+        # By two steps: run() would leave it, and tell nobody its name.
+        made = self.client.containers.create(self.image, "no-such-program", network_mode="none")
         refused: tuple[tuple[Callable[[], Any], Any, str], ...] = (
             (lambda: self.client.containers.get("no-such"), errors.NotFound, "No such container: no-such"),
             (lambda: self.client.images.get("no-such:v1"), errors.ImageNotFound, "No such image"),
             (lambda: self.client.volumes.get("no-such"), errors.NotFound, "no-such"),
-            (lambda: self.once("no-such-program"), errors.APIError, "no-such-program"),
+            (made.start, errors.APIError, "no-such-program"),
             (lambda: self.client.containers.create(self.image, name="a b"), errors.APIError, "a b"),
         )  # fmt: skip
         for call, kind, words in refused:
@@ -122,6 +124,7 @@ class Use:
                 raise AssertionError(f"no error that says {words}")
             except kind as error:
                 assert words in str(error.explanation), error.explanation
+        made.remove()
         with self.running() as container:
             try:
                 self.client.containers.create(self.image, name=container.name)
