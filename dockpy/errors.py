@@ -40,3 +40,11 @@ class NotServed(DockpyError):
 
 class Unavailable(DockpyError):
     """Right in itself, and impossible on this host or at this moment; the message says why."""
+
+
+def sentence(error: DockpyError | OSError) -> str:
+    """As docker says it; of the kernel's, the path and what it thinks of it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason

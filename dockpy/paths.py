@@ -95,6 +95,7 @@ class Paths:
         self.base = base = store.rpartition(_JOBS)[0]  # the user's own store, where this is a job's
         self.data = data = data or store
         self.daemon_json = f"{store}/daemon.json"  # socket, run folder, pids: the keeper writes it
+        self.daemon_spare = f"{store}/daemon.json.spare"  # room for it on a full disk
         self.config = f"{base or store}/config.toml"
         self.app = f"{base or store}/app"  # unpacked builds, by build id
         self.images = f"{store}/images"  # OCI image layout: oci-layout, index.json, blobs/sha256/

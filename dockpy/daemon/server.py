@@ -16,7 +16,7 @@ import trio
 from dockpy.daemon.exchange import Exchange, PeerGone
 from dockpy.daemon.router import Router
 from dockpy.daemon.status import status_of
-from dockpy.errors import DockpyError
+from dockpy.errors import DockpyError, sentence
 from dockpy.http.codec import REASONS, BadRequest, ServerCodec, raw_head
 from dockpy.http.messages import Closed, NeedData, Request
 from dockpy.transport.unix import CHUNK, Connection
@@ -85,7 +85,7 @@ class Server:
                 return
             except OSError as error:
                 log.exception("%s %s failed", request.method, request.path)
-                await self._tell(exchange, 500, _sentence(error))
+                await self._tell(exchange, 500, sentence(error))
             except Exception:
                 log.exception("%s %s failed", request.method, request.path)
                 await self._tell(
@@ -137,9 +137,3 @@ class Server:
         )
         await connection.send(head + body)
         await connection.linger(LINGER)
-
-
-def _sentence(error: OSError) -> str:
-    """As docker says it: the path, and what the kernel thinks of it."""
-    reason = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {reason}" if error.filename else reason

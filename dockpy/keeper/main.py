@@ -24,7 +24,7 @@ from dockpy.keeper import place
 from dockpy.keeper.options import Options
 from dockpy.keeper.recording import learned, nothing
 from dockpy.keeper.rehearsal import rehearse
-from dockpy.keeper.starts import Starts, flush
+from dockpy.keeper.starts import Starts, default_signals, flush
 from dockpy.linux import inotify
 from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
@@ -50,6 +50,7 @@ SETTLED = 5.0
 # Somebody's kill -9, or the kernel for want of memory, is no fault that would come again by itself.
 KILLED_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
+RECORD_AGAIN = 1.0
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
 
@@ -155,6 +156,7 @@ class Keeper:
         self._watch = -1
         self._hold = -1
         self._record = b""
+        self._recordless = ""  # why daemon.json could not be written
         self._signals = -1
         self.title = Title()
         self.ballast: list[object] = []
@@ -171,7 +173,7 @@ class Keeper:
             self._fork_daemon()
         if options.ready_fd >= 0:
             with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
-                os.write(options.ready_fd, b"ready")
+                os.write(options.ready_fd, self._recordless.encode() or b"ready")
             os.close(options.ready_fd)
         place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
@@ -181,10 +183,22 @@ class Keeper:
         gc.freeze()
 
     def _write_record(self, daemon: int) -> None:
-        self._record = place.write_daemon_json(
-            self._paths, self._run, self._tier, self._build, os.getpid(), daemon
-        )
+        try:
+            self._record = place.write_daemon_json(
+                self._paths, self._run, self._tier, self._build, os.getpid(), daemon
+            )
+        except OSError as error:  # a full disk, or the store is being deleted: containers go on
+            self._record = b""
+            if not self._recordless:
+                self._loop.after(RECORD_AGAIN, self._write_again)
+            self._recordless = f"{self._paths.daemon_json} cannot be written: {error.strerror}"
+            return
+        self._recordless = ""
         self._watch_record()
+
+    def _write_again(self) -> None:
+        self._recordless = ""
+        self._keep_record()
 
     def listen_to_signals(self) -> None:
         self._signals = signal_pipe()
@@ -232,7 +246,7 @@ class Keeper:
     def _be_daemon(self, keeper_fd: int) -> NoReturn:
         status = 70
         try:
-            _default_signals()
+            default_signals()
             listen_fd = self._listener.fileno()
             close_others([keeper_fd, listen_fd, self._lock_fd])
             gc.unfreeze()
@@ -281,7 +295,7 @@ class Keeper:
         if not self._stop and self._somebody_waits():
             self._remake()
             return False
-        files.unlink_if_exists(self._paths.daemon_json)
+        place.forget(self._paths)
         self._listener.close()
         self._ended = True
         return True
@@ -419,8 +433,7 @@ class Keeper:
                 return
         except (OSError, ValueError):
             pass
-        with contextlib.suppress(OSError):  # the store itself is being deleted, or full
-            self._write_record(self._daemon)
+        self._write_record(self._daemon)
 
     def _hold_folder(self) -> None:
         import fcntl
@@ -463,7 +476,8 @@ class Keeper:
             if self._watch >= 0:
                 self._watch_folder()
         except (OSError, DockpyError):
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log is on the same full disk
+                traceback.print_exc()
             self._loop.after(1.0, self._remake)
             return
         if self._vanished():
@@ -483,18 +497,3 @@ class Keeper:
                 os.kill(pid, signal.SIGHUP)
             except OSError:
                 pass
-
-
-def _default_signals() -> None:
-    """For the daemon, a program of its own kind."""
-    signal.set_wakeup_fd(-1)
-    for number in (
-        signal.SIGCHLD,
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):
-        signal.signal(number, signal.SIG_DFL)

@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import _socket
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # sockaddr_un has 108 bytes; the longest name below the folder is "/s/<16 hex>.sock" or netd's.
 LONGEST = 107 - 32
 BACKLOG = 1024
+# Bytes that are kept for daemon.json, so that it can be written on a full disk.
+SPARE = 4096
 
 
 def choose_run(paths: Paths) -> str:
@@ -77,8 +80,45 @@ def write_daemon_json(
         "tier": tier,
     }
     data = json.dumps(record).encode()
-    files.write_atomic(paths.daemon_json, data, durable=False)
+    spare = paths.daemon_spare
+    try:
+        files.write_atomic(paths.daemon_json, data, durable=False)
+        if not os.path.exists(spare):
+            files.write_atomic(spare, b" " * SPARE, durable=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _write_over(paths, data)
     return data
+
+
+def _write_over(paths: Paths, data: bytes) -> bytes:
+    """Into the room that a file of ours has already, where the disk has no other."""
+    for path in (paths.daemon_spare, paths.daemon_json):
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            data = data.ljust(os.fstat(fd).st_size)
+            os.pwrite(fd, data, 0)
+            os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+        os.rename(path, paths.daemon_json)
+        return data
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), paths.daemon_json)
+
+
+def forget(paths: Paths) -> None:
+    """No daemon and no keeper any more; the next one has room for its record all the same."""
+    if os.path.exists(paths.daemon_spare):
+        files.unlink_if_exists(paths.daemon_json)
+        return
+    try:
+        os.rename(paths.daemon_json, paths.daemon_spare)
+    except FileNotFoundError:
+        pass
 
 
 def _process(pid: int) -> dict[str, int] | None:

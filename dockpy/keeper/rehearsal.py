@@ -78,7 +78,8 @@ def rehearse(paths: Paths, title: Title) -> None:
         for _ in range(TIMES):
             _once(folder, title)
     except (OSError, ValueError):
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log, too, may be on a full disk
+            traceback.print_exc()
     finally:
         remove(folder)
 

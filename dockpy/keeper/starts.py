@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
+import signal
 import sys
 import traceback
 
@@ -113,3 +114,18 @@ def flush() -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass
+
+
+def default_signals() -> None:
+    """For the daemon, a program of its own kind."""
+    signal.set_wakeup_fd(-1)
+    for number in (
+        signal.SIGCHLD,
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):
+        signal.signal(number, signal.SIG_DFL)

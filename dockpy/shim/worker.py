@@ -87,8 +87,10 @@ def _fork_into(group: str) -> int:
         try:
             groups.join(folders)
         except OSError as error:
-            sys.stderr.write(f"dockpy-shim: an exec cannot join {group}: {error}\n")
-            os._exit(1)
+            try:
+                sys.stderr.write(f"dockpy-shim: an exec cannot join {group}: {error}\n")
+            finally:
+                os._exit(1)
         return 0
     for fd in (pidfd, *folders):
         if fd >= 0:
@@ -107,8 +109,10 @@ def _work(line: _socket.socket, job: Callable[[], tuple[Any, Sequence[int]]]) ->
 
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(0)
+        try:
+            sys.stderr.flush()
+        finally:  # also where the daemon's log is on a full disk: nobody may return from here
+            os._exit(0)
 
 
 def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, Sequence[int]]:

@@ -6,6 +6,7 @@ Kernel overlay with userxattr, kernel overlay as root, fuse-overlayfs, copy. The
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -34,7 +35,7 @@ def choose(paths: Paths, tier: str) -> Snapshotter:
         COPY: lambda: True,
     }
     before = _recorded(f"{root}/driver", trials, Shelf(paths.damaged))
-    if before in trials and trials[before]():
+    if before in trials and _still(trials[before]):
         return _made(before, paths, tier)
     if before and os.path.isdir(f"{root}/active") and os.listdir(f"{root}/active"):
         raise Unavailable(
@@ -43,6 +44,16 @@ def choose(paths: Paths, tier: str) -> Snapshotter:
     name = next(name for name, works in trials.items() if name != before and works())
     files.write_atomic(f"{root}/driver", name.encode())
     return _made(name, paths, tier)
+
+
+def _still(works: Callable[[], bool]) -> bool:
+    """Whether it works; on a disk that is too full to try, what was chosen is believed."""
+    try:
+        return works()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return True
 
 
 def _recorded(path: str, known: Collection[str], shelf: Shelf) -> str:

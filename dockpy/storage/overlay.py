@@ -6,6 +6,7 @@ root on an older kernel has trusted.* ones. Nothing is mounted here but in `work
 
 from __future__ import annotations
 
+import errno
 import os
 
 from dockpy.linux.mounts import FSCONFIG_SET_STRING, MS_REC, MS_SLAVE, fsconfig, fsopen, mount
@@ -119,6 +120,7 @@ def works(folder: str, *, userxattr: bool) -> bool:
 
     Tried in a child with a mount namespace of its own: a lower file is removed (a whiteout is made), a lower
     directory replaced (an opaque mark is written), and what we mark ourselves is understood.
+    OSError: the disk is too full to try.
     """
     base = f"{folder}/try.{os.getpid()}"
     child = os.fork()
@@ -127,12 +129,15 @@ def works(folder: str, *, userxattr: bool) -> bool:
         try:
             _try(base, userxattr)
             code = 0
-        except OSError:
-            pass  # the answer
+        except OSError as error:  # the answer, if it is one
+            code = error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     remove.remove_path(base)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) > 1:
+        number = os.WEXITSTATUS(status)
+        raise OSError(number, os.strerror(number), folder)
     return status == 0
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
-from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
+from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable, sentence
 from dockpy.linux.disk import spread_folders, syncfs
 from dockpy.oci.digest import ChainID, hex_of
 from dockpy.oci.spec import Mount
@@ -82,7 +82,10 @@ class LayeredSnapshotter(ABC):
         finally:
             os.close(fd)
         self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
-        files.write_atomic(f"{root}/form", self._form.encode(), durable=False)
+        form = self._form.encode()
+        if not os.path.exists(f"{root}/form") or files.read_bytes(f"{root}/form") != form:
+            # Not at each start: a daemon whose disk is full must come up, if only to make room.
+            files.write_atomic(f"{root}/form", form, durable=False)
         self._layers: dict[ChainID, Layer] = {}
         self._active: dict[str, Active] = {}
         # Trees without a record yet, or no more: being made or removed.
@@ -438,7 +441,8 @@ class LayeredSnapshotter(ABC):
                 del self._active[key]
             self._discard(number)
             if isinstance(error, OSError):
-                raise Unavailable(f"the container's file system cannot be made: {error}") from error
+                text = f"the container's file system cannot be made: {sentence(error)}"
+                raise Unavailable(text) from error
             raise
 
     def remove(self, key: str) -> None:

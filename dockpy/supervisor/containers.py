@@ -6,6 +6,7 @@ that order, between two awaits.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 EXEC_KEPT = 300.0
 # How many exit codes of containers that removed themselves are remembered.
 DEPARTED_KEPT = 1000
+SAVED_AGAIN = 1.0  # seconds, after a full disk
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Containers:
         self.names = Names()
         self.execs: dict[str, Exec] = {}
         self._by_id: dict[str, Container] = {}
+        self._unsaved: set[str] = set()  # whose states the disk had no room for
         # What `run --rm` asks for again when the daemon died between an exit and its answer.
         self.departed: dict[str, Outcome] = {}
         self.then = then
@@ -367,6 +370,16 @@ class Containers:
             log.error(
                 "the state of container %s could not be written: %s", container.id[:12], error
             )
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and container.id not in self._unsaved:
+                self._unsaved.add(container.id)
+                self.nursery.start_soon(self._save_later, container)
+
+    async def _save_later(self, container: Container) -> None:
+        """What a user has decided must not be forgotten because a disk was full at that moment."""
+        await trio.sleep(SAVED_AGAIN)
+        self._unsaved.discard(container.id)
+        if self._by_id.get(container.id) is container:
+            self.save_state(container)
 
     # -------------------------------------------------------------------------------- execs
 

@@ -17,7 +17,7 @@ import trio
 
 from dockpy import files
 from dockpy.damaged import Empty, load_object
-from dockpy.errors import Conflict, DockpyError, InvalidParameter
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, sentence
 from dockpy.linux import cgroup
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.proctable import Process, Table, process
@@ -70,7 +70,9 @@ async def pause(containers: Containers, container: Container) -> None:
             await resume(containers, container)
             if _over(container):
                 raise Conflict(f"Container {container.id} is not running") from None
-            raise DockpyError(f"cannot pause container {container.name}: {error}") from None
+            raise DockpyError(
+                f"cannot pause container {container.name}: {sentence(error)}"
+            ) from None
         if _over(container):
             return
         container.state = changed(container.state, frozen=True)

@@ -15,7 +15,7 @@ from functools import lru_cache
 import trio
 
 from dockpy import files, ids
-from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified
+from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified, sentence
 from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp import Seccomp
 from dockpy.oci.seccomp_default import default_profile
@@ -77,7 +77,7 @@ async def _begin(containers: Containers, container: Container, detach_keys: str)
     except _Told:
         raise
     except (DockpyError, OSError) as error:
-        containers.failed(container, 128, str(error))
+        containers.failed(container, 128, sentence(error))
         raise
 
 

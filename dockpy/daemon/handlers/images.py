@@ -12,7 +12,7 @@ from dockpy.api.fields import parse_object, parse_texts
 from dockpy.daemon import imagefilters
 from dockpy.daemon.exchange import Borrowed, Exchange, Threaded
 from dockpy.daemon.router import Handler
-from dockpy.errors import DockpyError, InvalidParameter, NotServed
+from dockpy.errors import DockpyError, InvalidParameter, NotServed, sentence
 from dockpy.images.image import Image
 from dockpy.images.shared import shared_sizes
 from dockpy.supervisor.containers import Containers
@@ -276,7 +276,7 @@ def _lines(wire: Threaded | Borrowed, work: Callable[[], None]) -> None:
     except ConnectionError:
         raise
     except (DockpyError, OSError) as error:
-        text = str(error)
+        text = sentence(error)
         wire.write_line({"errorDetail": {"message": text}, "error": text})
     # The client may still be sending: it would see a reset before it has read the line.
     while wire.read(1 << 20):
