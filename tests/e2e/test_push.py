@@ -23,7 +23,7 @@ def registry(place: Path) -> Iterator[str]:
     if program() is None:
         missing("a registry (Debian: docker-registry)")
     folder = place / "docker-registry-push"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # once for each engine
     with docker_registry(folder) as host:
         yield host
 

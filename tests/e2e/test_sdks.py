@@ -70,7 +70,7 @@ def registry(place: Path) -> Iterator[str]:
     if program() is None:
         missing("a registry (Debian: docker-registry)")
     folder = place / "docker-registry-sdks"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # once for each engine
     with docker_registry(folder) as host:
         yield host
 
