@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,7 +154,8 @@ def test_skopeo(registry: Serving, archive: Path, tmp_path: Path) -> None:
 
 def test_podman(registry: Serving, archive: Path, tmp_path: Path) -> None:
     podman = needs("podman")
-    own = (podman, f"--root={tmp_path}/root", f"--runroot={tmp_path}/run", "--storage-driver=vfs")
+    runroot = tempfile.mkdtemp(prefix="p")  # podman takes no path of more than 50 characters here
+    own = (podman, f"--root={tmp_path}/root", f"--runroot={runroot}", "--storage-driver=vfs")
     first, second = (f"{registry.address}/podman/{name}:1" for name in ("one", "two"))
     run(*own, "load", "-q", "-i", archive)
     run(*own, "push", "-q", "--tls-verify=false", f"--digestfile={tmp_path}/digest",
