@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,8 @@ def test_threads_belong_to_the_process_above_them() -> None:
 
 def test_the_table_of_our_own_is_that_of_ps() -> None:
     with subprocess.Popen([sys.executable, "-IS", "-c", "input()"], stdin=subprocess.PIPE) as child:
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():  # its exec is under way
+            pass
         one = process(child.pid)
         assert one is not None
         titles, ((uid, pid, parent, *_, command),) = own([one])
