@@ -71,6 +71,7 @@ def test_a_process_that_has_ended_joins_nothing(group: str) -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     cgroup.join(group, child.pid)
+    assert cgroup.read(group, "cgroup.procs") == ""
 
 
 def test_a_tree_is_divided_below_a_leaf_only_when_all_in_it_is_ours() -> None:
