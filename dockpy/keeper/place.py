@@ -58,6 +58,18 @@ def listen(run: str) -> _socket.socket:
     return sock
 
 
+def is_there(paths: Paths, lock_fd: int) -> bool:
+    """Whether the store is still the one that was locked: not deleted or moved away, nor made anew
+    by the next command.
+    """
+    try:
+        return os.path.samestat(os.stat(paths.lock), os.fstat(lock_fd)) and os.path.isdir(
+            paths.store
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def socket_path(run: str) -> str:
     return f"{run}/dockpy.sock"
 
