@@ -109,7 +109,7 @@ class Containers:
     def forget(self, container: Container) -> None:
         del self._by_id[container.id]
         if container.record.host_config.auto_remove:
-            self.departed[container.id] = Outcome(container.state.exit_code)
+            self.departed[container.id] = container.outcome
             while len(self.departed) > DEPARTED_KEPT:
                 del self.departed[next(iter(self.departed))]
         self.names.remove(container.id, container.name)
@@ -242,6 +242,7 @@ class Containers:
         return tell
 
     def started(self, container: Container, event: Started) -> None:
+        container.unstarted = False
         container.state = changed(
             container.state,
             status="running",
@@ -343,6 +344,7 @@ class Containers:
         self._leave_group(container)
         was = changed(was, group="")
         container.state = changed(was, status=status, exit_code=code, error=text, pid=0)
+        container.unstarted = True
         container.drop_pending()
         if was.restarting:
             self._decide(container, code, 0.0)
@@ -355,7 +357,7 @@ class Containers:
 
     def release(self, container: Container) -> None:
         """Those who wait for its end."""
-        container.exits.release(Outcome(container.state.exit_code))
+        container.exits.release(container.outcome)
 
     def save_state(self, container: Container) -> None:
         state = container.state
