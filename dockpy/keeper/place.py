@@ -63,11 +63,11 @@ def is_there(paths: Paths, lock_fd: int) -> bool:
     by the next command.
     """
     try:
-        return os.path.samestat(os.stat(paths.lock), os.fstat(lock_fd)) and os.path.isdir(
-            paths.store
-        )
+        there = os.stat(paths.lock)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        there = None
+    ours = there is not None and os.path.samestat(there, os.fstat(lock_fd))
+    return ours and os.path.isdir(paths.store)
 
 
 def socket_path(run: str) -> str:
