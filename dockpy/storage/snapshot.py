@@ -94,7 +94,7 @@ class Snapshotter(Protocol):
     def mounts(self, key: str) -> tuple[Mount, ...]: ...
 
     def remove(self, key: str) -> None:
-        """Ends an active tree. It is out of the way at once (renamed); its files go before this returns."""
+        """Ends an active tree. Its record goes first: what a cut leaves of the files is no container's."""
 
     def usage(self, key: str) -> Usage:
         """What the active tree's own files take (docker's SizeRw)."""
