@@ -37,4 +37,7 @@ if [ ! -x "$_dockpy_py" ] || [ -d "$_dockpy_py" ]; then
   _dockpy_py=${_dockpy_py:-$_dockpy_shim}
   [ -n "$_dockpy_py" ] || { echo "dockpy: no python3 in PATH; dockpy needs CPython 3.9 or newer" >&2; exit 127; }
 fi
+# Python does not start with a folder as stdin. What cannot be read does as well: to `run -i` it is empty, as docker's
+# client takes a folder, and `load` or `import -` fail on it.
+[ ! -d /proc/self/fd/0 ] || exec 0>/dev/null
 exec "$_dockpy_py" -IS -c 'import posix as p,sys;f=p.open(sys.argv[1],0);s=p.pread(f,@SSIZ@,@SOFF@);p.close(f);exec(s)' "$0" "$_dockpy_app" "$@"

@@ -26,11 +26,8 @@ _HEALTH = ("cmd", "interval", "retries", "start-interval", "start-period", "time
 
 # flag -> why; only for the user's own daemon: another one that -H names may well serve them
 NOT_SERVED = {
-    "blkio-weight-device": "block IO limits need a delegated cgroup",
     "cpu-count": "it is for Windows",
     "cpu-percent": "it is for Windows",
-    "cpu-rt-period": "real-time limits need a delegated cgroup",
-    "cpu-rt-runtime": "real-time limits need a delegated cgroup",
     "device-cgroup-rule": "rootless containers have no device cgroup; use --device",
     "gpus": "name the devices with --device",
     "io-maxbandwidth": "it is for Windows",

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
     Body = dict[str, object]
 
+# Not `as`: docker's client refuses it, and what a daemon does with it is the daemon's to say.
 _ULIMITS = frozenset(
     [
-        "as",
         "core",
         "cpu",
         "data",
@@ -41,22 +41,17 @@ def ulimit(text: str) -> dict[str, object]:
         raise ValueError(
             f"too many limit value arguments - {value}, can only have up to two, `soft[:hard]`"
         )
-    limits = []
-    for part in parts:
-        if not part.lstrip("-").isdigit():
-            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
-        limits.append(int(part))
-    soft, hard = limits[0], limits[-1]
+    soft, hard = _limit(parts[0]), _limit(parts[-1])
     if hard != -1 and (soft == -1 or soft > hard):
-        told = "unlimited" if soft == -1 else str(soft)
-        if soft == -1:
-            raise ValueError(
-                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
-            )
-        raise ValueError(
-            f"ulimit soft limit must be less than or equal to hard limit: {told} > {hard}"
-        )
+        told = f"soft: -1 (unlimited), hard: {hard}" if soft == -1 else f"{soft} > {hard}"
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {told}")
     return {"Name": name, "Hard": hard, "Soft": soft}
+
+
+def _limit(text: str) -> int:
+    if not text[text[:1] in ("-", "+") :].isdecimal():
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def block_io(options: Options, host: Body) -> None:

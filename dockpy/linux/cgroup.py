@@ -101,6 +101,17 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
+def notify(folder: str, name: str, event: int) -> None:
+    """Of version 1: what happens to the file `name` is told by the eventfd `event`, until that is closed
+    (Documentation/admin-guide/cgroup-v1/memory.rst, 9 and 10).
+    """
+    fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        write(folder, "cgroup.event_control", f"{event} {fd}")
+    finally:
+        os.close(fd)
+
+
 # -------------------------------------------------------------------------------------- making
 
 

@@ -20,6 +20,7 @@ RLIMITS = {
     for name in dir(resource)
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 }
+RLIMITS["RLIMIT_LOCKS"] = 10  # Python's module has no name for it
 
 
 def set_oom_score(process: Process) -> None:

@@ -63,9 +63,16 @@ class Client:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a waiter gets."""
+    """What a waiter gets. `error`: why a start failed; a run that has ended is told by its code alone,
+    for docker's client takes any error for its own trouble (125).
+    """
 
     exit_code: int
+    error: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        told: dict[str, object] = {"Error": {"Message": self.error}} if self.error else {}
+        return {**told, "StatusCode": self.exit_code}
 
 
 class Waiters:
@@ -127,6 +134,7 @@ class Container:
     state: State
     shim: Shim | None = None
     removing: bool = False
+    unstarted: bool = False  # its last start has failed, in this daemon's time
     being_restarted: bool = False  # by a user: an exit now is not the end of a --rm container
     health: Health | None = None
     monitor: trio.CancelScope | None = None  # of the task that probes (supervisor.health)
@@ -147,6 +155,11 @@ class Container:
     @property
     def name(self) -> str:
         return self.record.name
+
+    @property
+    def outcome(self) -> Outcome:
+        failed = self.unstarted or self.state.status == "created"
+        return Outcome(self.state.exit_code, self.state.error if failed else "")
 
     def take_pending(self) -> list[Client]:
         clients, self.pending = self.pending, []

@@ -29,6 +29,7 @@ from dockpy.supervisor import restart
 from dockpy.supervisor.container import Container, Exec, Outcome
 from dockpy.supervisor.events import Events
 from dockpy.supervisor.groups import Groups
+from dockpy.supervisor.oom import OomWatch
 from dockpy.supervisor.records import Folders, Names, changed
 from dockpy.supervisor.shims import Keeper, Shim, ShimEvent
 
@@ -85,6 +86,7 @@ class Containers:
         self.groups = groups
         self.can = groups.support()
         groups.leave()  # until there is a first container
+        self._starving = OomWatch(groups, nursery)
         self.events = events
         self.names = Names()
         self.execs: dict[str, Exec] = {}
@@ -109,7 +111,7 @@ class Containers:
     def forget(self, container: Container) -> None:
         del self._by_id[container.id]
         if container.record.host_config.auto_remove:
-            self.departed[container.id] = Outcome(container.state.exit_code)
+            self.departed[container.id] = container.outcome
             while len(self.departed) > DEPARTED_KEPT:
                 del self.departed[next(iter(self.departed))]
         self.names.remove(container.id, container.name)
@@ -208,6 +210,7 @@ class Containers:
         """Makes `shim` the container's, and reads what it tells until it ends."""
         container.shim = shim
         self.nursery.start_soon(shim.read)
+        self.watch_memory(container)
 
     def teller(self, container: Container) -> Callable[[ShimEvent], None]:
         """What a Shim of this container shall call; it knows by itself which shim has spoken."""
@@ -242,6 +245,7 @@ class Containers:
         return tell
 
     def started(self, container: Container, event: Started) -> None:
+        container.unstarted = False
         container.state = changed(
             container.state,
             status="running",
@@ -279,13 +283,14 @@ class Containers:
         started, ran = container.state.started, restart.ran_for(container.state, self.host.boot)
         container.shim = None
         oom = self._leave_group(container) or oom
+        told = container.state.oom
         container.state = changed(
             container.state,
             status="exited",
             pid=0,
             exit_code=code,
             finished=finished,
-            oom=oom,
+            oom=oom or told,
             error=error,
         )
         self._decide(container, code, ran)
@@ -299,7 +304,7 @@ class Containers:
         if not removed:
             self.save_state(container)
         self.release(container)
-        if oom:
+        if oom and not told:
             self.publish(container, "oom")
         self.publish(
             container, "die", exitCode=str(code), execDuration=_seconds_between(started, finished)
@@ -309,12 +314,27 @@ class Containers:
         elif container.state.restarting:
             restart.schedule(self, container)
 
+    def watch_memory(self, container: Container) -> None:
+        """Tells when the kernel ends a process of it for want of memory, also what nobody has told yet."""
+        path = container.state.group
+        if not path or self._starving.watched(path):
+            return
+        if not container.state.oom and self.groups.oom_kills(path):
+            self._starved(container)
+        self._starving.begin(path, lambda: self._starved(container))
+
+    def _starved(self, container: Container) -> None:
+        container.state = changed(container.state, oom=True)
+        self.save_state(container)
+        self.publish(container, "oom")
+
     def _leave_group(self, container: Container) -> bool:
         """Its run is over. Whether a process of it was killed for want of memory."""
         path, groups = container.state.group, self.groups
         if not path:
             return False
-        oom = groups.out_of_memory(path)
+        self._starving.end(path)
+        oom = groups.oom_kills(path) > 0
         container.state = changed(container.state, group="")
         try:
             over = groups.removed(path)
@@ -343,6 +363,7 @@ class Containers:
         self._leave_group(container)
         was = changed(was, group="")
         container.state = changed(was, status=status, exit_code=code, error=text, pid=0)
+        container.unstarted = True
         container.drop_pending()
         if was.restarting:
             self._decide(container, code, 0.0)
@@ -355,7 +376,7 @@ class Containers:
 
     def release(self, container: Container) -> None:
         """Those who wait for its end."""
-        container.exits.release(Outcome(container.state.exit_code))
+        container.exits.release(container.outcome)
 
     def save_state(self, container: Container) -> None:
         state = container.state

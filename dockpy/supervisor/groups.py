@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds in which what was killed must have ended
 WEIGHTS = ("io.bfq.weight", "io.weight", "blkio.bfq.weight", "blkio.weight")
+# Version 2 has both weights in one file.
+DEVICE_WEIGHTS = ("io.bfq.weight", "io.weight", "blkio.bfq.weight_device", "blkio.weight_device")
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,13 @@ class Groups:
             except OSError:
                 pass  # in use, also by ourselves
 
-    def out_of_memory(self, path: str) -> bool:
-        """Whether the kernel has killed a process in it for that."""
+    def oom_kills(self, path: str) -> int:
+        """How many processes in it the kernel has killed for want of memory."""
         folder = self.folder(path, "memory")
         if folder is None:
-            return False
+            return 0
         name = "memory.events" if self.version == 2 else "memory.oom_control"
-        return cgroup.numbers(folder, name).get("oom_kill", 0) > 0
+        return cgroup.numbers(folder, name).get("oom_kill", 0)
 
     def support(self) -> Support:
         """Which limits can be had: those whose files are there."""
@@ -187,7 +189,10 @@ class Groups:
             cfs=there("cpu", "cpu.max" if two else "cpu.cfs_quota_us"),
             cpuset=there("cpuset", "cpuset.cpus"),
             throttle=there(block, "io.max" if two else "blkio.throttle.read_bps_device"),
+            # Of version 1; all groups of a tree have these files or none has.
+            realtime=there("cpu", "cpu.rt_runtime_us"),
             weight=next((name for name in WEIGHTS if there(block, name)), ""),
+            weight_device=next((name for name in DEVICE_WEIGHTS if there(block, name)), ""),
             cpus=text("cpuset.cpus.effective" if two else "cpuset.cpus"),
             mems=text("cpuset.mems.effective" if two else "cpuset.mems"),
             processors=count,

@@ -18,12 +18,10 @@ PERIOD = 100_000  # microseconds: docker's for --cpus
 # (controller, file, text)
 Write = tuple[str, str, str]
 
-# What no host of ours enforces.
-_NEVER = (
-    ("cpu_realtime_period", "cpu-rt-period"),
-    ("cpu_realtime_runtime", "cpu-rt-runtime"),
-    ("blkio_weight_device", "blkio-weight-device"),
-    ("device_cgroup_rules", "device-cgroup-rule"),
+# Field, and docker's words for it.
+_REALTIME = (
+    ("cpu_realtime_period", "cpu real-time period"),
+    ("cpu_realtime_runtime", "cpu real-time runtime"),
 )
 # Field, file of version 1, key in version 2's io.max, and how docker names it.
 _THROTTLES = (
@@ -49,7 +47,9 @@ class Support:
     cfs: bool = False
     cpuset: bool = False
     throttle: bool = False
+    realtime: bool = False
     weight: str = ""  # the file of block I/O weights
+    weight_device: str = ""  # the one that takes a weight for each device
     cpus: str = ""
     mems: str = ""
     processors: int = 1
@@ -72,9 +72,9 @@ def settle(host: HostConfig, can: Support, *, update: bool = False) -> tuple[Hos
         if host.pids_limit > 0:
             warnings.append(_lacks("PIDs limit capabilities", "PIDs limit"))
         host = replace(host, pids_limit=None)
-    for field, word in _NEVER:
-        if getattr(host, field):
-            warnings.append(f"{word} is not enforced by dockpy; it was discarded")
+    if host.device_cgroup_rules:
+        # A container's devices are those that were given to it: all else of it is mounted nodev.
+        warnings.append("device-cgroup-rule is not enforced by dockpy; it was discarded")
     if host.cgroup_parent and not can.version:
         warnings.append("cgroup-parent is discarded: dockpy may make no control groups here")
     return host, warnings
@@ -160,6 +160,11 @@ def _cpu(host: HostConfig, can: Support, warnings: list[str]) -> HostConfig:
         )
     if 0 < quota < 1000:
         raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    for field, what in _REALTIME:
+        if getattr(host, field) > 0 and not can.realtime:
+            raise InvalidParameter(f"Your kernel does not support cgroup {what}")
+    if 0 < host.cpu_realtime_period < host.cpu_realtime_runtime:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
     if host.cpu_shares < 0:
         raise InvalidParameter(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")  # fmt: skip
     if nano and not can.cfs:
@@ -189,8 +194,6 @@ def _cpu(host: HostConfig, can: Support, warnings: list[str]) -> HostConfig:
         cpu_shares=host.cpu_shares if can.shares else 0,
         cpuset_cpus=host.cpuset_cpus if can.cpuset else "",
         cpuset_mems=host.cpuset_mems if can.cpuset else "",
-        cpu_realtime_period=0,
-        cpu_realtime_runtime=0,
     )
 
 
@@ -216,6 +219,8 @@ def _blocks(host: HostConfig, can: Support, warnings: list[str]) -> HostConfig:
         warnings.append(_lacks("Block I/O weight", "Weight"))
     elif host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
+    if host.blkio_weight_device and not can.weight_device:
+        warnings.append(_lacks("Block I/O weight_device", "Weight-device"))
     for field, _, _, what, discarded in _THROTTLES:
         if getattr(host, field) and not can.throttle:
             warnings.append(_lacks(what, discarded))
@@ -228,7 +233,9 @@ def _blocks(host: HostConfig, can: Support, warnings: list[str]) -> HostConfig:
             blkio_device_write_iops=(),
         )
     return replace(
-        host, blkio_weight=host.blkio_weight if can.weight else 0, blkio_weight_device=()
+        host,
+        blkio_weight=host.blkio_weight if can.weight else 0,
+        blkio_weight_device=host.blkio_weight_device if can.weight_device else (),
     )
 
 
@@ -253,7 +260,7 @@ def merged(old: HostConfig, new: HostConfig) -> HostConfig:
         name: getattr(new, name)
         for name in (
             "memory memory_swap memory_reservation nano_cpus cpu_shares cpu_period cpu_quota cpuset_cpus "
-            "cpuset_mems blkio_weight"
+            "cpuset_mems cpu_realtime_period cpu_realtime_runtime blkio_weight"
         ).split()
         if getattr(new, name)
     }
@@ -319,6 +326,10 @@ def _writes_1(host: HostConfig) -> Iterator[Write]:
         yield "cpu", "cpu.cfs_quota_us", str(quota or -1)
     if host.cpu_shares:
         yield "cpu", "cpu.shares", str(host.cpu_shares)
+    if host.cpu_realtime_period:
+        yield "cpu", "cpu.rt_period_us", str(host.cpu_realtime_period)
+    if host.cpu_realtime_runtime:
+        yield "cpu", "cpu.rt_runtime_us", str(host.cpu_realtime_runtime)
     yield from _common(host)
 
 
@@ -333,10 +344,16 @@ def _common(host: HostConfig) -> Iterator[Write]:
 
 def _weights(host: HostConfig, can: Support) -> Iterator[Write]:
     if host.blkio_weight:
-        # docker's 10…1000 is bfq's own range; io.weight goes from 1 to 10000.
-        scaled = 1 + (host.blkio_weight - 10) * 9999 // 990
-        plain = can.weight != "io.weight"
-        yield can.weight.partition(".")[0], can.weight, str(host.blkio_weight if plain else scaled)
+        yield can.weight.partition(".")[0], can.weight, str(_weight(host.blkio_weight, can.weight))
+    for entry in host.blkio_weight_device:
+        device, given = _device(str(entry.get("Path"))), entry.get("Weight")
+        weight = _weight(given if isinstance(given, int) else 0, can.weight_device)
+        yield can.weight_device.partition(".")[0], can.weight_device, f"{device} {weight}"
+
+
+def _weight(given: int, name: str) -> int:
+    """docker's 10…1000 is bfq's own range; io.weight goes from 1 to 10000."""
+    return 1 + (given - 10) * 9999 // 990 if name == "io.weight" else given
 
 
 def _throttles(host: HostConfig) -> Iterator[Write]:

@@ -154,6 +154,8 @@ async def gather(containers: Containers, container: Container) -> None:
         return [one.pid for one in members(container, Table(), shim) if one.state not in GONE]
 
     await trio.to_thread.run_sync(groups.gather, path, pids)
+    if container.state.group == path:
+        containers.watch_memory(container)
 
 
 # -------------------------------------------------------------------------------- by signals

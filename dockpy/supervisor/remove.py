@@ -14,7 +14,7 @@ import trio
 
 from dockpy.errors import Conflict, DockpyError
 from dockpy.supervisor import pause, restart
-from dockpy.supervisor.container import Container, Outcome
+from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.shims import Lost
 
@@ -78,9 +78,8 @@ def take_away(containers: Containers, container: Container) -> None:
         log.error("the folder of container %s stays for now: %s", container.id[:12], error)
     containers.forget(container)
     containers.publish(container, "destroy")
-    outcome = Outcome(container.state.exit_code)
-    container.exits.release(outcome)
-    container.removals.release(outcome)
+    container.exits.release(container.outcome)
+    container.removals.release(container.outcome)
     containers.aside(_delete, containers, container.id, aside)
 
 

@@ -22,6 +22,7 @@ from dockpy.supervisor.signals import signal_number
 
 ULIMITS = frozenset(
     [
+        "as",
         "core",
         "cpu",
         "data",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockpy.errors import InvalidParameter
-from dockpy.supervisor.container import Container, Outcome, Waiter
+from dockpy.supervisor.container import Container, Waiter
 
 CONDITIONS = ("", "not-running", "next-exit", "removed")
 
@@ -17,6 +17,6 @@ def register(container: Container, condition: str) -> Waiter:
     waiter = container.exits.add()
     if condition != "next-exit" and not container.state.live:
         container.exits.forget(waiter)
-        waiter.outcome = Outcome(container.state.exit_code)
+        waiter.outcome = container.outcome
         waiter.ready.set()
     return waiter

@@ -348,3 +348,13 @@ def test_refusals_name_what_is_not_served(engine: Engine) -> None:
     )
     assert answer.status == 501
     assert "-v v:/v" in answer.message
+
+
+def test_who_waits_for_one_that_could_not_start_is_told_why(engine: Engine) -> None:
+    container = engine.create("no-such-program")
+    assert engine.ask("POST", f"/containers/{container}/start").status == 400
+    told = engine.ask("POST", f"/containers/{container}/wait").json()
+    assert told == {"Error": {"Message": engine.state(container)["Error"]}, "StatusCode": 127}
+    # A run's end is no error, whatever its state says of it.
+    one = engine.run("sh", "-c", "exit 3")
+    assert engine.ask("POST", f"/containers/{one}/wait").body.strip() == b'{"StatusCode":3}'

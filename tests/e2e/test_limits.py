@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -58,13 +61,41 @@ def test_out_of_memory(limited: Engine) -> None:
     engine.cli("rm", name)
 
 
+def test_real_time_scheduling(limited: Engine) -> None:
+    """None of a host's real-time budget is docker's, unless somebody gives it to a parent of theirs."""
+    tree = Path("/sys/fs/cgroup/cpu")
+    if not (tree / "cpu.rt_runtime_us").exists() or os.geteuid():
+        pytest.skip("this kernel has no real-time groups (CONFIG_RT_GROUP_SCHED, version 1)")
+    engine, name = limited, limited.name()
+    flags = ["--network", "none", "--cpu-rt-runtime", "2000"]
+    refused = engine.cli("run", "--rm", *flags, engine.image, "true")
+    assert refused.code == 125 and "cpu.rt_runtime_us" in refused.err
+    parent = tree / f"dockpy-test-{name}"
+    parent.mkdir()
+    try:
+        (parent / "cpu.rt_runtime_us").write_text("9000")
+        done = engine.cli("run", "-d", "--name", name, *flags, "--cgroup-parent", f"/{parent.name}", engine.image, "sleep", "100")  # fmt: skip
+        assert (done.code, done.err) == (0, "")
+        assert next(parent.glob("*/cpu.rt_runtime_us")).read_text() == "2000\n"
+        engine.cli("rm", "-f", name)
+    finally:
+        for left in parent.glob("*/"):
+            left.rmdir()
+        parent.rmdir()
+
+
 def test_limits_for_one_that_runs_without(limited: Engine) -> None:
     engine, name = limited, limited.name()
     script = "(while :; do sleep 0.05; done) & wait"
     engine.cli("run", "-d", "--name", name, "--network", "none", engine.image, "sh", "-c", script)
     done = engine.cli("update", "-m", "32m", "--memory-swap", "64m", name)
     assert (done.code, done.out) == (0, f"{name}\n"), done.err
+    begun = str(int(time.time()) - 1)
     assert engine.cli("exec", name, "sh", "-c", HOG).code == 137
+    # Told when it happens: the container goes on.
+    since = ("--since", begun, "--filter", f"container={name}", "--filter", "event=oom")
+    told = ["events", *since, "--until", str(int(time.time()) + 1), "--format", "{{.Action}}"]
+    assert engine.cli(*told).out == "oom\n"
     shown = engine.cli("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", name).out
     assert "/ 32MiB " in shown
     assert engine.cli("inspect", "-f", "{{.State.Running}}", name).out == "true\n"

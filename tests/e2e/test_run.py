@@ -333,16 +333,10 @@ def test_masked_paths(engine: Engine) -> None:
 
 def test_ulimits(engine: Engine) -> None:
     result = engine.cli(
-        "run",
-        "--rm",
-        "--ulimit",
-        "nofile=512:1024",
-        engine.image,
-        "sh",
-        "-c",
-        "ulimit -Sn; ulimit -Hn",
-    )
-    assert result.out == "512\n1024\n"
+        "run", "--rm", "--ulimit", "nofile=512:1024", "--ulimit", "locks=77", engine.image,
+        "sh", "-c", "ulimit -Sn; ulimit -Hn; grep locks /proc/self/limits",
+    )  # fmt: skip
+    assert result.out.split() == ["512", "1024", "Max", "file", "locks", "77", "77", "locks"]
 
 
 def test_sysctl_of_a_namespace(engine: Engine) -> None:

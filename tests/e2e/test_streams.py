@@ -66,6 +66,21 @@ def test_run_i_in_a_loop_reads_what_docker_reads(engine: Engine) -> None:
     assert result.stdout == b"got a\nb\nc\n"
 
 
+def test_a_folder_as_stdin_is_empty_to_a_container_and_an_error_to_a_reader(engine: Engine) -> None:
+    def with_folder(*args: str) -> tuple[int, bytes]:
+        done = subprocess.run(
+            ["sh", "-c", f"{engine.shell(*args)} </"],
+            stdout=subprocess.PIPE, timeout=60, **engine.popen_as(),
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    assert with_folder("run", "--rm", "-i", engine.image, "sh", "-c", "cat; echo over") == (
+        0,
+        b"over\n",
+    )
+    assert with_folder("import", "-")[0] == 1
+
+
 def test_a_killed_client_lets_the_substitution_around_it_end(engine: Engine) -> None:
     name = engine.name()
     process = engine.start(

@@ -39,13 +39,17 @@ def test_limits_memory_and_standing_still(machine: Machine, user: str) -> None:
     assert "frozen 0" in shell(frozen)
     shell(f"dockpy update --pids-limit 30 {name}")
     assert shell(seen) == f"{64 << 20}\n30"
+    # Told when it happens, to who goes on.
+    assert machine.shell(f"dockpy exec {name} sh -c '{HOG}'", user=user).code == 137
+    asked = "--since 10m --until $(date +%s.%N) --filter event=oom --format '{{.Action}}'"
+    assert shell(f"dockpy events {asked} --filter container={name}") == "oom"
+    assert shell(f"dockpy inspect -f '{{{{.State.OOMKilled}}}}' {name}") == "true"
     shell(f"dockpy rm -f {name}")
 
     done = machine.shell(f"dockpy run --name hog {flags} {IMAGE} sh -c '{HOG}'", user=user)
     assert done.code == 137, done
     form = "{{.State.OOMKilled}} {{.State.ExitCode}}"
     assert shell(f"dockpy inspect -f '{form}' hog") == "true 137"
-    asked = "--since 10m --until $(date +%s.%N) --filter event=oom --format '{{.Action}}'"
-    assert shell(f"dockpy events {asked}") == "oom"
+    assert shell(f"dockpy events {asked} --filter container=hog") == "oom"
     shell("dockpy rm hog && dockpy daemon stop")
     assert machine.shell(f"find /sys/fs/cgroup -name '{name}'").out == ""

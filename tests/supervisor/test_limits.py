@@ -21,11 +21,20 @@ ALL = Support(
     cpuset=True,
     throttle=True,
     weight="io.weight",
+    weight_device="io.weight",
     cpus="0-3",
     mems="0",
     processors=4,
 )
-ALL_1 = replace(ALL, version=1, swappiness=True, oom_disable=True, weight="blkio.weight")
+ALL_1 = replace(
+    ALL,
+    version=1,
+    swappiness=True,
+    oom_disable=True,
+    realtime=True,
+    weight="blkio.weight",
+    weight_device="blkio.weight_device",
+)
 EVERYTHING: dict[str, object] = {
     "Memory": 64 << 20,
     "MemoryReservation": 32 << 20,
@@ -141,6 +150,29 @@ def test_limits_of_devices() -> None:
     assert writes(limit, ALL_1) == [("blkio", "blkio.throttle.read_bps_device", "1:3 9")]
     with pytest.raises(InvalidParameter, match="stat /nowhere"):
         writes(host(BlkioDeviceReadBps=[{"Path": "/nowhere", "Rate": 9}]), ALL)
+
+
+def test_weights_of_devices() -> None:
+    limit = host(BlkioWeightDevice=[{"Path": "/dev/null", "Weight": 1000}])
+    assert writes(settle(limit, ALL)[0], ALL) == [("io", "io.weight", "1:3 10000")]
+    assert writes(settle(limit, ALL_1)[0], ALL_1) == [("blkio", "blkio.weight_device", "1:3 1000")]
+    settled, warnings = settle(limit, NOTHING_BUT_FOUR)
+    assert settled == host()
+    assert warnings == [
+        "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
+    ]
+
+
+def test_real_time_scheduling() -> None:
+    limit = host(CpuRealtimePeriod=1_000_000, CpuRealtimeRuntime=9000)
+    assert writes(settle(limit, ALL_1)[0], ALL_1) == [
+        ("cpu", "cpu.rt_period_us", "1000000"),
+        ("cpu", "cpu.rt_runtime_us", "9000"),
+    ]
+    with pytest.raises(InvalidParameter, match="does not support cgroup cpu real-time period"):
+        settle(limit, ALL)
+    with pytest.raises(InvalidParameter, match="runtime cannot be higher than cpu real-time per"):
+        settle(host(CpuRealtimePeriod=1000, CpuRealtimeRuntime=9000), ALL_1)
 
 
 @pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 39), (262_144, 10_000), (1, 1)])

@@ -67,6 +67,11 @@ def test_what_docker_refuses_is_refused(host: dict[str, object], error: type[Doc
         check(host)
 
 
+def test_a_limit_of_the_address_space_is_served_though_no_client_of_dockers_asks_for_it() -> None:
+    limits = [{"Name": "as", "Soft": 1 << 30, "Hard": 1 << 30}]
+    assert check({"Ulimits": limits, "NetworkMode": "host"}) == []
+
+
 def test_bridge_says_in_one_line_what_it_is() -> None:
     (warning,) = check({})
     assert "loopback only" in warning

@@ -164,7 +164,7 @@ class ContainerHandlers:
         departed = self._containers.departed.get(exchange.names["id"])
         if departed is not None:
             await exchange.body()
-            await exchange.reply(200, {"StatusCode": departed.exit_code})
+            await exchange.reply(200, departed.to_json())
             return
         container = self._named(exchange)
         waiter = register(container, exchange.query.get("condition", ""))
@@ -172,7 +172,7 @@ class ContainerHandlers:
         # The client starts the container only after it has seen this head.
         await exchange.begin()
         outcome = await exchange.while_connected(waiter.wait)
-        await exchange.write_line({"StatusCode": outcome.exit_code})
+        await exchange.write_line(outcome.to_json())
         await exchange.end()
 
     # ------------------------------------------------------------------------ telling
