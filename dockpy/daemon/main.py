@@ -173,6 +173,8 @@ class Daemon:
         )
         quota = QuotaHandlers(containers, self._paths.limit)
         containers.aside(quota.keep_for_ever)
+        if not self._config.keep_blobs:
+            containers.aside(quota.thin_for_ever)
         nouns = (
             system,
             EventHandlers(containers.events),
