@@ -75,7 +75,11 @@ class ArrivingBlob(OpenBlob):
 class Arrivals:
     """Downloads in tasks of `nursery`, which outlive the requests that began them."""
 
-    def __init__(self, nursery: trio.Nursery, repositories: Repositories, disk: Disk) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, repositories: Repositories, disk: Disk, limit: int = 0
+    ) -> None:
+        """`limit`: bytes that all blobs may take; what came last may be more, while it is read. 0: no limit."""
+        self._limit = limit
         self._nursery = nursery
         self._repositories = repositories
         self._disk = disk
@@ -128,6 +132,8 @@ class Arrivals:
                     log.warning("%s: %s; going on at %d", arrival.blob, error, upload.size)
                     await trio.sleep(0.25 * 2**failures)
             await self._disk.run(self._repositories.finish, upload, arrival.blob)
+            if self._limit:
+                await self._disk.run(self._repositories.fit, self._limit, arrival.blob)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._disk.run(blobs.abort, upload)
