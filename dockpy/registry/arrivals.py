@@ -15,6 +15,7 @@ from dockpy.errors import DockpyError
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
 from dockpy.registry.blobs import Upload
+from dockpy.registry.cleanup import WITHIN, to_the_end
 from dockpy.registry.client import Repository
 from dockpy.registry.errors import Cut
 from dockpy.registry.refusals import Refusal
@@ -135,8 +136,7 @@ class Arrivals:
             if self._limit:
                 await self._disk.run(self._repositories.fit, self._limit, arrival.blob)
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._disk.run(blobs.abort, upload)
+            await to_the_end(blobs.abort, upload)
             raise
 
     async def _some(self, far: Repository, arrival: Arrival, upload: Upload) -> None:
@@ -155,7 +155,7 @@ class Arrivals:
                     if len(block) >= BLOCK:
                         await self._append(arrival, upload, block)
             finally:
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(WITHIN, shield=True):
                     await self._append(arrival, upload, block)
 
     async def _append(self, arrival: Arrival, upload: Upload, block: bytearray) -> None:

@@ -35,13 +35,16 @@ GRACE = 10.0  # what is under way at the end may take so long
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, but for `connections`."""
+    """Seconds, but for `connections` and `slowest`."""
 
     connections: int = 512  # at once; others wait in the kernel's queue
     handshake: float = 20.0
     head: float = 30.0  # between the first byte of a head and its last
     idle: float = 180.0  # between two requests
     block: float = 60.0  # for some bytes in, and for a block out
+    slowest: int = (
+        60 << 10
+    )  # bytes of a body that each `block` of waiting must bring, as the client's
 
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED)
@@ -119,6 +122,8 @@ class Exchange:
         self._codec = codec
         self._base = base
         self._within = limits.block
+        self._slowest = limits.slowest
+        self._waited, self._came = 0.0, 0  # for the body, and what came meanwhile
         self._over = False  # whether the whole body has been taken
         self._cut = False
         self.begun = False  # whether the status is on its way
@@ -140,9 +145,7 @@ class Exchange:
             elif isinstance(event, EndOfRequest):
                 self._over = True
             elif isinstance(event, NeedData):
-                data = b""
-                with trio.move_on_after(self._within):
-                    data = await self._wire.receive(size)
+                data = await self._receive(size)
                 if data:
                     self._codec.receive(data)
                 else:
@@ -153,6 +156,19 @@ class Exchange:
             self.broken = True
             raise PeerGone
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _receive(self, size: int) -> bytes:
+        """Some bytes; none from who has gone, sleeps, or sends one now and then to keep the connection."""
+        data, before = b"", trio.current_time()
+        with trio.move_on_after(self._within):
+            data = await self._wire.receive(size)
+        self._waited += trio.current_time() - before
+        self._came += len(data)
+        if self._waited > self._within:
+            if self._came < self._slowest:
+                return b""
+            self._waited, self._came = 0.0, 0
+        return data
 
     async def body(self, limit: int) -> bytes:
         """The whole body; InvalidParameter when it is longer than `limit` bytes."""
