@@ -5,6 +5,7 @@
 
     [storage]
     stores = ["/shared/dockpy"]   # other stores, whose images are used from there and never changed
+    keep-blobs = false            # drop layers' compressed archives once unpacked; save and push make them again
 
     [registry]
     mirrors = ["https://mirror.example"]            # asked first for what is on docker.io
@@ -50,6 +51,7 @@ class Config:
     idle_exit: float = IDLE_EXIT  # seconds; 0 is never
     registry: RegistrySettings = SETTINGS
     stores: tuple[str, ...] = ()  # absolute paths
+    keep_blobs: bool = True
 
 
 def load(path: str) -> Config:
@@ -82,15 +84,20 @@ def from_mapping(raw: Mapping[str, object], path: str) -> Config:
             f" {', '.join(sorted(unknown))}"
         )
     daemon = _table(raw, "daemon", ("idle-exit",), path)
+    storage = _table(raw, "storage", ("stores", "keep-blobs"), path)
+    keep_blobs = storage.get("keep-blobs", True)
+    if not isinstance(keep_blobs, bool):
+        raise InvalidParameter(f"{path}: keep-blobs in [storage] must be true or false")
     return Config(
         idle_exit=_seconds(daemon.get("idle-exit", IDLE_EXIT), path),
         registry=_registry(raw, path),
-        stores=_stores(raw, path),
+        stores=_stores(storage, path),
+        keep_blobs=keep_blobs,
     )
 
 
-def _stores(raw: Mapping[str, object], path: str) -> tuple[str, ...]:
-    stores = _texts(_table(raw, "storage", ("stores",), path), "stores", path)
+def _stores(storage: Mapping[str, object], path: str) -> tuple[str, ...]:
+    stores = _texts(storage, "stores", path)
     for text in stores:
         if not text.startswith("/"):
             raise InvalidParameter(f"{path}: the store {text!r} must be an absolute path")

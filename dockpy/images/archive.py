@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.images import tarwriter
 from dockpy.images.image import Image
+from dockpy.images.making import put_image
 from dockpy.images.members import Lying, Members, Received, path_of
-from dockpy.images.store import ImageStore, put_image
+from dockpy.images.remaking import whole
+from dockpy.images.store import ImageStore
 from dockpy.images.tarwriter import Write
 from dockpy.oci.descriptor import (
     ANNOTATION_IMAGE_NAME,
@@ -262,20 +264,21 @@ def _holder(store: ImageStore, name: Reference) -> Digest | None:
 
 def save(store: ImageStore, refs: Sequence[str], write: Write) -> None:
     """Writes the images that `refs` mean as one archive: an OCI layout with docker's
-    manifest.json beside, as docker ≥ 25 writes it. Layers go out as they are stored. Everything
-    is resolved before the first byte.
+    manifest.json beside, as docker ≥ 25 writes it. Layers go out as they are stored; one whose blob
+    was dropped is made again (remaking). Everything is resolved, and made, before the first byte.
     """
     wanted: dict[Digest, tuple[Image, list[Reference]]] = {}
     for image, names in (meant for text in refs for meant in _meant(store, text)):
         _, listed = wanted.setdefault(image.id, (image, []))
         listed.extend(name for name in names if name not in listed)
     images = list(wanted.values())
-    blobs = sorted({blob for image, _ in images for blob in _blobs(image)})
     opened: list[tuple[Digest, int]] = []
     try:
-        for blob in blobs:
-            # Open descriptors outlive a removal by somebody else in the middle of this.
-            opened.append((blob, store.content.open(blob)))
+        # Open descriptors outlive a removal by somebody else in the middle of this, and what was made for it.
+        with store.writing():
+            images = [(whole(store, image), names) for image, names in images]
+            for blob in sorted({blob for image, _ in images for blob in _blobs(image)}):
+                opened.append((blob, store.content.open(blob)))
         for folder in ("blobs/", "blobs/sha256/"):
             write(tarwriter.header(folder, mode=0o755, kind=tar.DIRECTORY))
         for blob, fd in opened:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from dockpy.errors import InvalidParameter, NotFound, Unavailable
 from dockpy.images import tarwriter
 from dockpy.images.image import Image
-from dockpy.images.store import ImageStore, put_image
+from dockpy.images.making import put_image
+from dockpy.images.store import ImageStore
 from dockpy.oci.descriptor import OCI_LAYER, Descriptor
 from dockpy.oci.digest import DiffID, digest_bytes
 from dockpy.oci.image import ContainerConfig, History, ImageConfig

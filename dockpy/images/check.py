@@ -12,17 +12,18 @@ from functools import partial
 
 from dockpy import files
 from dockpy.damaged import Finding, Shelf, is_left_over
-from dockpy.errors import DockpyError, InvalidParameter, NotFound, Unavailable
+from dockpy.errors import DockpyError, InvalidParameter, NotFound, Unavailable, sentence
 from dockpy.images.store import ImageStore
 from dockpy.images.unpack import stored
 from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, Descriptor
-from dockpy.oci.digest import ChainID, Digest
+from dockpy.oci.digest import ChainID, DiffID, Digest
 from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Manifest, manifest_or_index
 from dockpy.storage import remove
 from dockpy.storage.check import blob_problem, tree_problem
+from dockpy.storage.compression import CHUNK
 from dockpy.storage.content import LAYOUT
-from dockpy.storage.snapshot import LayerSource
+from dockpy.storage.snapshot import LayerSource, Read
 
 Progress = Callable[[int, int], None]
 """progress(done, total), in bytes."""
@@ -38,6 +39,9 @@ class ImageCheck:
         self._progress = progress
         self._bad: set[Digest] = set()
         self._sources: dict[ChainID, LayerSource] = {}
+        self._dropped: dict[
+            ChainID, DiffID
+        ] = {}  # those whose archive is made again from their tree
 
     def findings(self) -> Iterator[Finding]:
         yield from self._index()
@@ -110,6 +114,10 @@ class ImageCheck:
         for layer, chain, diff_id in zip(manifest.layers, config.chain_ids, config.diff_ids):
             if self._content.has(layer.digest) and layer.digest not in self._bad:
                 self._sources[chain] = stored(self._content, layer, diff_id)
+            elif self._images.has_layer(layer.digest, chain, diff_id) and (
+                layer.digest not in self._bad
+            ):
+                self._dropped.setdefault(chain, diff_id)
             elif entry in self._images.entries():
                 able = "runs" if self._images.snapshots.has(chain) else "cannot run"
                 problem = f"layer {layer.digest} lacks: it {able}, and cannot be saved"
@@ -119,6 +127,16 @@ class ImageCheck:
         snapshots = self._images.snapshots
         for chain in snapshots.chains():
             source = self._sources.get(chain)
+            if source is None and chain in self._dropped:
+                diff_id = self._dropped[chain]
+                problem = self._archive_problem(chain, diff_id)
+                if problem and chain in snapshots.chains():
+                    remedy = "how its archive is made again is forgotten: then " + AGAIN
+                    forget = partial(self._images.recipes.remove, diff_id)
+                    yield Finding("layer", chain, problem, remedy, forget)
+                if problem:
+                    continue
+                source = LayerSource(partial(self._archive, chain, diff_id), diff_id)
             problem = self._layer_problem(chain, source)
             if not problem or chain not in snapshots.chains():
                 continue
@@ -127,6 +145,20 @@ class ImageCheck:
                 continue
             repair = partial(snapshots.remake, chain, source)
             yield Finding("layer", chain, problem, "it is unpacked again from its blob", repair)
+
+    def _archive(self, chain: ChainID, diff_id: DiffID) -> Read:
+        return self._images.recipes.open(diff_id, self._images.snapshots.chain_tree(chain).path)
+
+    def _archive_problem(self, chain: ChainID, diff_id: DiffID) -> str:
+        try:
+            read = self._archive(chain, diff_id)
+            while read(CHUNK):
+                pass
+        except NotFound:
+            return "" if self._images.recipes.has(diff_id) else "its recipe is gone"
+        except (DockpyError, OSError) as error:
+            return sentence(error)
+        return ""
 
     def _layer_problem(self, chain: ChainID, source: LayerSource | None) -> str:
         try:
@@ -140,9 +172,13 @@ class ImageCheck:
             return str(error)
 
     def _unwanted(self) -> Iterator[Finding]:
-        blobs, chains = self._images.unwanted()
-        for thing in (*blobs, *chains):
-            kind = "a blob" if thing in blobs else "a layer"
+        blobs, chains, recipes = self._images.unwanted()
+        things: dict[str, str] = {
+            **dict.fromkeys(blobs, "a blob"),
+            **dict.fromkeys(chains, "a layer"),
+        }
+        things.update(dict.fromkeys(recipes, "a recipe of a layer"))
+        for thing, kind in things.items():
             yield Finding(
                 "leftover",
                 thing,
@@ -160,7 +196,8 @@ class ImageCheck:
     def _temporaries(self) -> Iterator[Finding]:
         root = self._content.root
         arriving = [entry.path for entry in os.scandir(f"{root}/ingest")]
-        for path in (*files.partial_files(root), *arriving):
+        recipes = self._images.recipes.partial_files()
+        for path in (*files.partial_files(root), *recipes, *arriving):
             if is_left_over(path) and not os.path.basename(path).startswith(f"{os.getpid()}."):
                 repair = partial(remove.remove_path, path)
                 yield Finding("leftover", path, "half written", "it is removed", repair)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dockpy.images.image import Image, timestamp
-from dockpy.images.store import ImageStore, put_image
+from dockpy.images.making import put_image
+from dockpy.images.store import ImageStore
 from dockpy.oci.descriptor import OCI_LAYER, Descriptor
 from dockpy.oci.digest import DiffID, Digest
 from dockpy.oci.image import ContainerConfig, History, ImageConfig

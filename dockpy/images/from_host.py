@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from dockpy.errors import InvalidParameter, NotFound, Unavailable
 from dockpy.images import elf, tarwriter
 from dockpy.images.image import Image, timestamp
-from dockpy.images.store import ImageStore, put_image
+from dockpy.images.making import put_image
+from dockpy.images.store import ImageStore
 from dockpy.images.tarwriter import Write
 from dockpy.oci.descriptor import OCI_LAYER, Descriptor
 from dockpy.oci.digest import DiffID

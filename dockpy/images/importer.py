@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dockpy.errors import InvalidParameter
 from dockpy.images import changes as instructions
 from dockpy.images.image import Image, timestamp
-from dockpy.images.store import ImageStore, put_image
+from dockpy.images.making import put_image
+from dockpy.images.store import ImageStore
 from dockpy.images.tarwriter import CHUNK
 from dockpy.oci.descriptor import OCI_LAYER, Descriptor
 from dockpy.oci.digest import DiffID

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import trio
 
 from dockpy.images.image import short
 from dockpy.images.progress import Line, Tell, counting
-from dockpy.oci.descriptor import (
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    Descriptor,
-)
+from dockpy.images.store import LayerUse
+from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
 from dockpy.registry.sending import Source
 from dockpy.storage.content import ContentStore
-from dockpy.storage.gzipping import compressed
 
 PIECE = 1 << 20
 TICK = 0.1  # seconds between two counting lines of a layer
-COMPRESSED = {OCI_LAYER: OCI_LAYER_GZIP, DOCKER_LAYER: DOCKER_LAYER_GZIP}
 
 
 class Outgoing:
-    """One layer, and what is told of it. `descriptor` changes when it is compressed on the way."""
+    """One layer, and what is told of it. `descriptor` changes when it is compressed on the way.
 
-    def __init__(self, descriptor: Descriptor, identity: str, tell: Tell) -> None:
+    `use` is what it is in its image; the config, which is sent like a layer, has none.
+    """
+
+    def __init__(
+        self, descriptor: Descriptor, identity: str, tell: Tell, use: LayerUse | None = None
+    ) -> None:
         self.descriptor = descriptor
+        self.use = use
         self._id = short(identity)
         self._tell = tell
         self._word = ""
@@ -94,29 +93,3 @@ def stored(content: ContentStore, blob: Digest, size: int, threads: trio.Capacit
             os.close(fd)
 
     return Source(blob, size, pieces)
-
-
-def compress(
-    content: ContentStore, layer: Descriptor, sent: Callable[[int], None], over: Callable[[], bool]
-) -> Descriptor:
-    """The layer as gzip, in the content store. Blocks; ends early, with nothing kept, once it is `over`."""
-    fd = content.open(layer.digest)
-    count = 0
-
-    def read(size: int) -> bytes:
-        nonlocal count
-        data = b"" if over() else os.read(fd, size)
-        count += len(data)
-        sent(count)
-        return data
-
-    try:
-        with content.writer() as writer:
-            for chunk in compressed(read):
-                writer.write(chunk)
-            if over():
-                return layer
-            blob, size = writer.commit()
-    finally:
-        os.close(fd)
-    return Descriptor(COMPRESSED[layer.media_type], blob, size, layer.annotations)

@@ -213,10 +213,15 @@ class Pulls:
         """One for each blob (an image may have a layer twice)."""
         store = self._store
         by_digest: dict[Digest, Layer] = {}
+        diff_ids = found.parsed.diff_ids
+        uses = tuple(zip(found.document.layers, found.parsed.chain_ids, diff_ids))
+        lacking = {use[0].digest for use in uses if not store.has_layer(use[0].digest, *use[1:])}
         try:
             for descriptor in found.document.layers:
-                if descriptor.digest not in by_digest:
-                    by_digest[descriptor.digest] = Layer(descriptor, store.content, store.partials)
+                blob = descriptor.digest
+                if blob not in by_digest:
+                    here = blob not in lacking
+                    by_digest[blob] = Layer(descriptor, store.partials, here=here)
         except BaseException:
             for layer in by_digest.values():
                 layer.close()

@@ -4,7 +4,8 @@
 
 A manifest goes as it is stored, with its digest. Where its layers are plain tars and no registry has known it
 yet (loaded, committed, imported images) they are compressed, once: the image has the compressed layers from
-then on, and the manifest that the registry has. A registry that knows only docker's manifests gets one of those.
+then on, and the manifest that the registry has. A layer whose blob was dropped is made again where the registry
+has it not (remaking). A registry that knows only docker's manifests gets one of those.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import trio
 from dockpy.config import RegistrySettings
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.images.image import Image
-from dockpy.images.outgoing import COMPRESSED, Outgoing, compress, stored, watch
+from dockpy.images.outgoing import Outgoing, stored, watch
 from dockpy.images.progress import Line, Tell
-from dockpy.images.store import ImageStore
+from dockpy.images.remaking import COMPRESSED, compress, make_again, uses_of
+from dockpy.images.store import ImageStore, LayerUse
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest, digest_bytes
 from dockpy.oci.manifest import Manifest, schema_2
@@ -37,6 +39,11 @@ from dockpy.registry.session import RETRIES, Retries
 from dockpy.registry.upload import Upload, Uploads
 
 T = TypeVar("T")
+
+Make = Callable[
+    [ImageStore, LayerUse, Callable[[int], None], Callable[[], bool]],
+    Descriptor,
+]
 
 AT_ONCE = 5  # docker's max-concurrent-uploads
 MOUNTS = 3  # neighbours that are tried
@@ -140,7 +147,7 @@ class _Push:
         self._slots = trio.CapacityLimiter(AT_ONCE)
         self._telling = trio.Lock()
         self._there: set[Digest] = set()
-        self._compressed: dict[Digest, Descriptor] = {}
+        self._made: dict[Digest, Descriptor] = {}  # of layers that were compressed, or made again
         self._over = False
 
     async def _say(self, line: Line) -> None:
@@ -153,18 +160,19 @@ class _Push:
         )
         rows: dict[Digest, Outgoing] = {}
         # The topmost first, as docker. An image may have a layer twice.
-        for layer, diff_id in reversed(tuple(zip(image.manifest.layers, image.config.diff_ids))):
-            rows.setdefault(layer.digest, Outgoing(layer, diff_id, self._say))
+        for use in reversed(tuple(uses_of(image))):
+            layer, _, diff_id = use
+            rows.setdefault(layer.digest, Outgoing(layer, diff_id, self._say, use))
         for row in rows.values():
             await row.say("Preparing")
         await self._blobs(image, list(rows.values()), plain=plain)
-        document, data = image.manifest, b""
-        if plain:
-            layers = tuple(rows[layer.digest].descriptor for layer in image.manifest.layers)
-            document = replace(document, layers=layers)
-        else:
+        layers = tuple(rows[layer.digest].descriptor for layer in image.manifest.layers)
+        document = replace(image.manifest, layers=layers)
+        if document == image.manifest:
             data = await self._thread(self._store.content.read, image.descriptor.digest)
-        data, kind = await self._put(reference.tag, document, data or document.to_bytes())
+        else:
+            data = document.to_bytes()
+        data, kind = await self._put(reference.tag, document, data)
         manifest = replace(
             image.descriptor, media_type=kind, digest=digest_bytes(data), size=len(data)
         )
@@ -228,7 +236,7 @@ class _Push:
             await row.say("Waiting")
         async with self._slots:
             if plain and row.descriptor.media_type in COMPRESSED:
-                await self._compress(row)
+                await self._make(row, compress)
             if await self._has(row.descriptor.digest):
                 await row.say("Layer already exists")
                 return
@@ -236,6 +244,13 @@ class _Push:
             if source:
                 await row.say(f"Mounted from {source}")
             else:
+                if not self._store.content.has(row.descriptor.digest):
+                    await self._make(row, make_again)
+                    if await self._has(row.descriptor.digest):  # made again, it is another
+                        if begun is not None:
+                            await self._uploads.cancel(begun)
+                        await row.say("Layer already exists")
+                        return
                 row.counting("Pushing")
                 await self._send(row.descriptor, row, begun)
                 await row.say("Pushed")
@@ -247,14 +262,15 @@ class _Push:
             await self._send(config, Outgoing(config, config.digest, self._say), None)
         self._there.add(config.digest)
 
-    async def _compress(self, row: Outgoing) -> None:
+    async def _make(self, row: Outgoing, make: Make) -> None:
         layer = row.descriptor
-        if layer.digest not in self._compressed:
+        if layer.digest not in self._made:
+            assert row.use is not None  # the config is never made
             row.counting("Preparing")
-            self._compressed[layer.digest] = await self._thread(
-                compress, self._store.content, layer, row.sent, lambda: self._over
+            self._made[layer.digest] = await self._thread(
+                make, self._store, row.use, row.sent, lambda: self._over
             )
-        row.descriptor = self._compressed[layer.digest]
+        row.descriptor = self._made[layer.digest]
 
     async def _has(self, blob: Digest) -> bool:
         if blob in self._there:

@@ -1,4 +1,5 @@
-"""What the images of a store may take on disk: those that nobody has used for longest go first.
+"""What the images of a store may take on disk: of those that nobody has used for longest the blobs go first (they are
+made again from the trees: remaking), then they themselves.
 
 An image is used when a container is made from it, and when it comes or gets a name; the time is that of
 its config's blob. What a container stands on, running or not, what another store lends, and what was
@@ -24,8 +25,16 @@ YOUNG = 60.0
 class Quota:
     """`path` holds the limit, a number of bytes; without it there is none."""
 
-    def __init__(self, path: str, store: ImageStore, in_use: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        path: str,
+        store: ImageStore,
+        in_use: Callable[[str], bool],
+        thin: Callable[[Image], int] = lambda _: 0,
+    ) -> None:
+        """`thin` drops the blobs of an image; the bytes freed."""
         self._path = path
+        self._thin = thin
         self._store = store
         self._in_use = in_use
         self.limit = self._read()
@@ -46,9 +55,9 @@ class Quota:
         self.limit = limit
 
     def used(self) -> int:
-        """Bytes of all blobs and of all layers' trees."""
+        """Bytes of all blobs, of all layers' trees, and of what these are made archives by again."""
         content, snapshots = self._store.content, self._store.snapshots
-        total = 0
+        total = self._store.recipes.size()
         for blob in tuple(content.digests()):
             with suppress(DockpyError):  # removed meanwhile
                 total += content.size(blob)
@@ -66,7 +75,11 @@ class Quota:
         self.put_off = False
         if self.limit is None or self.used() <= self.limit:
             return removed
-        for image in self._oldest_first():
+        oldest = self._oldest_first()
+        for image in oldest:
+            if self._thin(image) and self.used() <= self.limit:
+                return removed
+        for image in oldest:
             # While a pull is under way, say, images would be forgotten one after the other, and nothing be freed.
             self.put_off = not self._store.collects()
             if self.put_off:

@@ -16,22 +16,20 @@ from dockpy import files
 from dockpy.damaged import Shelf, load_bytes
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
+from dockpy.images.garbage import drop_chains
 from dockpy.images.image import Image
 from dockpy.images.removal import Removal
 from dockpy.images.salvage import salvaged
 from dockpy.images.unpack import Opened, unpack
-from dockpy.oci.descriptor import (
-    ANNOTATION_IMAGE_NAME,
-    OCI_CONFIG,
-    Descriptor,
-)
-from dockpy.oci.digest import ChainID, Digest
+from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, Descriptor
+from dockpy.oci.digest import ChainID, DiffID, Digest
 from dockpy.oci.fields import parse
 from dockpy.oci.image import image_config
 from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
 from dockpy.storage.partial import Partials
+from dockpy.storage.recipes import Recipes
 from dockpy.storage.snapshot import Snapshotter
 
 log = logging.getLogger(__name__)
@@ -47,6 +45,9 @@ Records = list[dict[str, str]]
 Names = list[Reference]
 Chains = list[ChainID]
 Blobs = list[Digest]
+DiffIDs = list[DiffID]
+LayerUse = tuple[Descriptor, ChainID, DiffID]
+"""A layer in an image: its blob, and its tree."""
 
 
 class ImageStore:
@@ -56,6 +57,7 @@ class ImageStore:
         self.content = content
         self.snapshots = snapshots
         self.partials = Partials(content)
+        self.recipes = Recipes(content)
         self._index = index
         self._lock = lock
         self._mutex = threading.RLock()
@@ -67,7 +69,7 @@ class ImageStore:
         self.making = threading.Lock()
         self._writers = 0
         self.written = 0
-        """How often the index has been written: whoever wants to know whether something has come."""
+        """How often something has come: an image, a name, a blob again."""
 
     def borrow(self, roots: Sequence[str]) -> None:
         """To be called once: the images of those layouts can be used here, and are not collected there
@@ -127,6 +129,17 @@ class ImageStore:
         """The repositories of a registry that a layer was pulled from, or pushed to."""
         return naming.repositories_of(self._state(), blob, domain)
 
+    def has_layer(self, blob: Digest, chain: ChainID, diff_id: DiffID) -> bool:
+        """Whether a layer is here: its blob, or the tree that it is made again from."""
+        return self.content.has(blob) or (self.recipes.has(diff_id) and self.snapshots.has(chain))
+
+    def layers(self) -> Iterator[LayerUse]:
+        """Those of all manifests, lent ones, too."""
+        state = self._state()
+        own = (self._load(entry) for entry in state.entries)
+        for image in (*own, *state.images.values()):
+            yield from zip(image.manifest.layers, image.chain_ids, image.config.diff_ids)
+
     def inspect(self, image: Image) -> dict[str, object]:
         return inspect.inspect(image, self.snapshots)
 
@@ -179,9 +192,13 @@ class ImageStore:
                 f"invalid image: {len(image.manifest.layers)} layers,"
                 f" but {len(image.chain_ids)} diff ids"
             )
-        for layer in image.manifest.layers:
-            if layer.digest in arriving and not self.content.has(layer.digest):
-                continue  # measured when it comes
+        for layer, chain, diff_id in zip(
+            image.manifest.layers, image.chain_ids, image.config.diff_ids
+        ):
+            if not self.content.has(layer.digest) and (
+                layer.digest in arriving or self.has_layer(layer.digest, chain, diff_id)
+            ):
+                continue  # measured when it comes; of a dropped one the size is remembered
             if self.content.size(layer.digest) != layer.size:
                 raise InvalidParameter(
                     f"layer {layer.digest} does not have the {layer.size} bytes it should"
@@ -291,15 +308,35 @@ class ImageStore:
             for blob in tuple(self.content.digests()):
                 if blob not in blobs:
                     self.content.remove(blob)
+            for diff_id in self._unwanted_recipes(state):
+                self.recipes.remove(diff_id)
             self._manifests = {k: v for k, v in self._manifests.items() if k in blobs}
-            return self._drop([chain for chain in self.snapshots.chains() if chain not in chains])
+            return drop_chains(
+                self.snapshots, [chain for chain in self.snapshots.chains() if chain not in chains]
+            )
+
+    def let_go(self, blob: Digest, chains: set[ChainID]) -> bool:
+        """Removes the blob of a layer that the trees of `chains`, all that it is in, make again; whether it did: not
+        where another image has come, or a tree has gone, and not while anybody writes, or reads from another store.
+        """
+        with self._mutex, self._unread() as alone:
+            if self._writers or not alone or self._state().damaged:
+                return False
+            now = {chain for layer, chain, _ in self.layers() if layer.digest == blob}
+            free = now == chains and all(self.snapshots.owns(chain) for chain in chains)
+            if free:
+                self.content.remove(blob)
+            return free
 
     def recover(self, shelf: Shelf) -> None:
         """To be called once before anything else: removes what an interrupted change has left.
 
         A damaged index is set aside, and what can be known is put into a new one.
         """
-        for path in list(files.partial_files(os.path.dirname(self._index))):
+        for path in (
+            *files.partial_files(os.path.dirname(self._index)),
+            *self.recipes.partial_files(),
+        ):
             files.unlink_if_exists(path)
         data = b""
         try:
@@ -359,18 +396,19 @@ class ImageStore:
             }
             self._read = (None, self._read[1])
 
-    def unwanted(self) -> tuple[Blobs, Chains]:
+    def unwanted(self) -> tuple[Blobs, Chains, DiffIDs]:
         """What `collect` would remove."""
-        with self._mutex, files.try_locked(f"{os.path.dirname(self._index)}/{READERS}") as alone:
+        with self._mutex, self._unread() as alone:
             state = self._state()
             if self._writers or state.damaged or not alone:
-                return [], []
+                return [], [], []
             blobs = self._wanted(state)
             chains = {chain for image in state.images.values() for chain in image.chain_ids}
             chains |= self.snapshots.held()
             return (
                 [blob for blob in self.content.digests() if blob not in blobs],
                 [chain for chain in self.snapshots.chains() if chain not in chains],
+                self._unwanted_recipes(state),
             )
 
     def _wanted(self, state: naming.State) -> set[Digest]:
@@ -382,23 +420,9 @@ class ImageStore:
             blobs.update(layer.digest for layer in manifest.layers)
         return blobs
 
-    def _drop(self, unwanted: Chains) -> Chains:
-        gone: Chains = []
-        while unwanted:
-            held: Chains = []
-            for chain in unwanted:
-                try:
-                    self.snapshots.drop(chain)
-                except Conflict:
-                    held.append(
-                        chain
-                    )  # by a child that comes later in this list, or by a container
-                else:
-                    gone.append(chain)
-            if len(held) == len(unwanted):
-                break
-            unwanted = held
-        return gone
+    def _unwanted_recipes(self, state: naming.State) -> DiffIDs:
+        wanted = {one for image in state.images.values() for one in image.config.diff_ids}
+        return [one for one in tuple(self.recipes.diff_ids()) if one not in wanted]
 
     # The index
 
@@ -487,22 +511,3 @@ def _signature(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def put_image(
-    store: ImageStore,
-    config: bytes,
-    layers: Sequence[Descriptor],
-    names: Sequence[Reference],
-    extra: Mapping[str, str] = {},
-    arriving: Mapping[Digest, Opened] = {},
-) -> Image:
-    """Makes the manifest for a config and layers that are in the content store, or `arriving`, and
-    adds the image.
-    """
-    manifest = Manifest(
-        Descriptor(OCI_CONFIG, store.content.put(config), len(config)), tuple(layers)
-    )
-    data = manifest.to_bytes()
-    descriptor = Descriptor(manifest.media_type, store.content.put(data), len(data))
-    return store.add(descriptor, names, extra, arriving)

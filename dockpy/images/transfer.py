@@ -17,7 +17,6 @@ from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
 from dockpy.registry.client import Repository
 from dockpy.registry.errors import Cut, RegistryError
-from dockpy.storage.content import ContentStore
 from dockpy.storage.partial import Partial, Partials, Read
 
 BATCH = 512 << 10  # bytes that are hashed and written in one go
@@ -26,9 +25,9 @@ PULLING, WAITING, DOWNLOADING, VERIFYING, DOWNLOADED, EXTRACTING, DONE, EXISTS =
 
 
 class Layer(Arrival):
-    """Made before the pull's tasks are; `close` when they are over."""
+    """Made before the pull's tasks are; `close` when they are over. `here`: there is nothing to bring."""
 
-    def __init__(self, descriptor: Descriptor, content: ContentStore, partials: Partials) -> None:
+    def __init__(self, descriptor: Descriptor, partials: Partials, *, here: bool) -> None:
         self.descriptor = descriptor
         self.stage = PULLING
         self.extracted = 0  # compressed bytes that the extractor has read
@@ -36,7 +35,7 @@ class Layer(Arrival):
         self._stopped = False
         self._partial: Partial | None = None
         self._partials = partials
-        if content.has(descriptor.digest):
+        if here:
             self.stage = EXISTS
         else:
             self._partial = partials.take(descriptor.digest, descriptor.size)

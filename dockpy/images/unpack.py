@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from dockpy.errors import NotFound
 from dockpy.images.image import Image
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import ChainID, DiffID, Digest
@@ -106,7 +107,12 @@ class _Coming:
 
 def stored(content: ContentStore, layer: Descriptor, diff_id: DiffID) -> LayerSource:
     def opened() -> Read:
-        return _reading(content.open(layer.digest))
+        try:
+            return _reading(content.open(layer.digest))
+        except NotFound:
+            raise NotFound(
+                f"of layer {layer.digest} neither the blob nor the tree is in the store: pull the image again"
+            ) from None
 
     # A plain tar's diff id is its digest, which was checked when the blob came in, if that was here.
     known = str(diff_id) == str(layer.digest) and not content.is_lent(layer.digest)

@@ -115,6 +115,7 @@ class Layout:
 
     def _sorted(self, entries: Sequence[Descriptor]) -> Mapping[str, _Shelf]:
         shelves: dict[str, _Shelf] = {}
+        lacking = 0
         for entry in entries:
             try:
                 reference = parse_reference(entry.annotations.get(ANNOTATION_IMAGE_NAME, ""))
@@ -127,6 +128,14 @@ class Layout:
                 shelf.manifests[entry.digest] = record
                 if reference.tag:
                     shelf.tags[reference.tag] = entry.digest
+            else:
+                lacking += 1
+        if lacking:
+            log.warning(
+                "%d images of %s are not served: their archives were dropped (keep-blobs, system limit)",
+                lacking,
+                self._root,
+            )
         return shelves
 
     def _manifest(self, value: Digest) -> bytes:

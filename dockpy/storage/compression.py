@@ -65,9 +65,9 @@ def decompressed(read: Read) -> Read:
     kind = sniff(head)
     source = _Pushed(head, read).read
     if kind == "gzip":
-        return _Chunks(_gunzip(source)).read
+        return Chunks(_gunzip(source)).read
     if kind == "zstd":
-        return _Chunks(_unzstd(source)).read
+        return Chunks(_unzstd(source)).read
     return source
 
 
@@ -87,7 +87,7 @@ class _Pushed:
         return self._read(size)
 
 
-class _Chunks:
+class Chunks:
     """A read function over an iterator of chunks."""
 
     __slots__ = ("_chunks", "_rest")

@@ -30,7 +30,7 @@ WRITTEN_EARLY = 8 << 20
 class ContentStore:
     def __init__(self, root: str, lent: Sequence[str] = ()) -> None:
         self.root = root
-        self._lent = tuple(lent)
+        self.lent = tuple(lent)
         self._ingest = f"{root}/ingest"
         for algorithm in ("sha256", "sha512"):
             os.makedirs(f"{root}/blobs/{algorithm}", mode=0o700, exist_ok=True)
@@ -45,15 +45,15 @@ class ContentStore:
     def _found(self, blob: Digest) -> str:
         """Where `blob` can be read."""
         own = self.path(blob)
-        if self._lent and not os.path.exists(own):
+        if self.lent and not os.path.exists(own):
             return next(
-                (path for root in self._lent if os.path.exists(path := _path(root, blob))), own
+                (path for root in self.lent if os.path.exists(path := _path(root, blob))), own
             )
         return own
 
     def is_lent(self, blob: Digest) -> bool:
         """Whether `blob` is another layout's: nobody here has verified it."""
-        return bool(self._lent) and not os.path.exists(self.path(blob))
+        return bool(self.lent) and not os.path.exists(self.path(blob))
 
     def has(self, blob: Digest) -> bool:
         return os.path.exists(self._found(blob))

@@ -10,7 +10,10 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Read = Callable[[int], bytes]
 
@@ -23,6 +26,8 @@ _HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 
 def compressed(read: Read, threads: int = 0) -> Iterator[bytes]:
     """`read` to its end as gzip, in pieces. Holds a few blocks at a time."""
+    from concurrent.futures import ThreadPoolExecutor  # not at every birth of a daemon
+
     threads = threads or min(THREADS, len(os.sched_getaffinity(0)))
     crc, size, window = 0, 0, b""
     under_way: deque[Future[bytes]] = deque()

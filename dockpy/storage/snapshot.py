@@ -137,6 +137,9 @@ class Snapshotter(Protocol):
     def chain_tree(self, chain: ChainID) -> Tree:
         """A committed layer's own tree, in overlayfs's form."""
 
+    def owns(self, chain: ChainID) -> bool:
+        """Whether a committed layer's tree is our own, and not another store's."""
+
     def remake(self, chain: ChainID, source: LayerSource) -> None:
         """Unpacks a committed layer once more, in place of its tree, which is set aside: running
         containers may stand on it. After an error nothing has changed.

@@ -340,6 +340,10 @@ class LayeredSnapshotter(ABC):
         number = self._layer(chain).number
         return Tree(self.tree(number), load_table(self.table_path(number)))
 
+    def owns(self, chain: ChainID) -> bool:
+        one = self._layers.get(chain)
+        return one is not None and one.number not in self._elsewhere
+
     def held(self) -> frozenset[ChainID]:
         with self._lock:
             by_number = {one.number: one for one in self._layers.values()}

@@ -30,7 +30,7 @@ def test_stages_are_told_in_order(tmp_path: Path) -> None:
     content = ContentStore(str(tmp_path))
     data = b"x" * 1000
     layer = Layer(
-        Descriptor(OCI_LAYER_GZIP, digest_bytes(data), len(data)), content, Partials(content)
+        Descriptor(OCI_LAYER_GZIP, digest_bytes(data), len(data)), Partials(content), here=False
     )
     row = Row(layer)
     told: list[Line] = [row.first()]

@@ -1,4 +1,4 @@
-"""`/dockpy/limit`, ours: how much images may take on disk; and the task that sees to it."""
+"""`/dockpy/limit`, ours: how much images may take on disk; and the tasks that see to it, and to `storage.keep-blobs`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.router import Handler
 from dockpy.errors import DockpyError, InvalidParameter
 from dockpy.images.quota import Quota
+from dockpy.images.remaking import Thinning
 from dockpy.supervisor.containers import Containers
 
 log = logging.getLogger("dockpy.quota")
@@ -25,7 +26,8 @@ EVERY = 3.0
 class QuotaHandlers:
     def __init__(self, containers: Containers, path: str) -> None:
         self._containers = containers
-        self._quota = Quota(path, containers.images, self._in_use)
+        self._thinning = Thinning(containers.images)
+        self._quota = Quota(path, containers.images, self._in_use, self._thinning.thin)
         self._changed = trio.Event()
 
     def table(self) -> dict[str, Handler]:
@@ -69,6 +71,23 @@ class QuotaHandlers:
                 except (DockpyError, OSError) as error:  # a damaged index, a full disk
                     log.error("images are not held to their limit: %s", error)
             await trio.sleep(EVERY)
+
+    async def thin_for_ever(self) -> None:
+        """Drops the blobs of layers that are unpacked, whenever images have come."""
+        seen = -1
+        try:
+            while True:
+                written = self._containers.images.written
+                if written != seen:
+                    try:
+                        # Long for a large image, and safe to be cut anywhere.
+                        await trio.to_thread.run_sync(self._thinning.thin, abandon_on_cancel=True)
+                        seen = -1 if self._thinning.put_off else written
+                    except (DockpyError, OSError) as error:
+                        log.error("blobs are kept: %s", error)
+                await trio.sleep(EVERY)
+        finally:
+            self._thinning.stop()
 
     async def _keep(self) -> None:
         for image in await self._do(self._quota.keep):
