@@ -40,9 +40,9 @@ from dockpy.daemon.jobs import lenders_of, sweep
 from dockpy.daemon.router import Router
 from dockpy.daemon.server import Server
 from dockpy.damaged import Shelf
-from dockpy.errors import DockpyError
+from dockpy.errors import DockpyError, Unavailable
 from dockpy.images.store import ImageStore
-from dockpy.keeper import takeover
+from dockpy.keeper import place, takeover
 from dockpy.keeper.protocol import KeeperLink
 from dockpy.paths import Paths
 from dockpy.storage.choose import choose
@@ -204,6 +204,8 @@ class Daemon:
         self._listen(self._listener)
 
     def _revive(self) -> KeeperLink:
+        if self._store_is_gone():
+            raise Unavailable("there is no store to keep")
         return KeeperLink(
             takeover.spawn(self._paths, self._listener.fileno(), self._lock_fd, self._info)
         )
@@ -244,10 +246,7 @@ class Daemon:
             if trio.current_time() - signed >= localdisk.SIGN:
                 signed = trio.current_time()
                 _sign(self._paths)
-            # Not the store itself: the keeper may have made its run folder again, and with it the store.
-            if not os.path.isdir(self._paths.containers):
-                log.error("the store %s is gone", self._paths.store)
-                self._over.set()
+            if self._store_is_gone():
                 return
             if containers.busy() or self._server.connections:
                 quiet_since = trio.current_time()
@@ -256,6 +255,18 @@ class Daemon:
                 log.info("idle for %.0f s", quiet)
                 self._over.set()
                 return
+
+    def _store_is_gone(self) -> bool:
+        """Ends the daemon then. Where the keeper was quicker than who deletes, there is a store with
+        its run folder and no other.
+        """
+        paths = self._paths
+        if place.is_there(paths, self._lock_fd) and os.path.isdir(paths.containers):
+            return False
+        if not self._over.is_set():
+            log.error("the store %s is gone", paths.store)
+            self._over.set()
+        return True
 
 
 def _sign(paths: Paths) -> None:

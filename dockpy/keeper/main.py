@@ -276,7 +276,7 @@ class Keeper:
             _, status = os.waitpid(self._daemon, 0)
         except ChildProcessError:
             status = 1  # after a takeover it was not our child: only the stop message tells
-        meant = self._stop or status == 0
+        meant = self._stop or status == 0 or not self._is_there()
         self._daemon = 0
         if meant and self._end():
             return
@@ -291,6 +291,9 @@ class Keeper:
 
     def _end(self) -> bool:
         """Everything is put away, unless a client has come at the last moment of an idle exit."""
+        if not self._is_there():
+            self._ended = True  # what is at our paths is another keeper's
+            return True
         files.unlink_if_exists(place.socket_path(self._run))
         if not self._stop and self._somebody_waits():
             self._remake()
@@ -433,7 +436,8 @@ class Keeper:
                 return
         except (OSError, ValueError):
             pass
-        self._write_record(self._daemon)
+        if self._is_there():
+            self._write_record(self._daemon)
 
     def _hold_folder(self) -> None:
         import fcntl
@@ -461,8 +465,11 @@ class Keeper:
         self._keep_record()
         self._loop.after(1.0, self._look_again)
 
+    def _is_there(self) -> bool:
+        return place.is_there(self._paths, self._lock_fd)
+
     def _vanished(self) -> bool:
-        return not (
+        return self._is_there() and not (
             os.path.lexists(place.socket_path(self._run)) and os.path.isdir(f"{self._run}/s")
         )
 

@@ -58,6 +58,18 @@ def listen(run: str) -> _socket.socket:
     return sock
 
 
+def is_there(paths: Paths, lock_fd: int) -> bool:
+    """Whether the store is still the one that was locked: not deleted or moved away, nor made anew
+    by the next command.
+    """
+    try:
+        there = os.stat(paths.lock)
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    ours = there is not None and os.path.samestat(there, os.fstat(lock_fd))
+    return ours and os.path.isdir(paths.store)
+
+
 def socket_path(run: str) -> str:
     return f"{run}/dockpy.sock"
 

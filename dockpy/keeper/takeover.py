@@ -11,6 +11,7 @@ import os
 import subprocess
 
 from dockpy import reexec
+from dockpy.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def spawn(paths: Paths, listen_fd: int, lock_fd: int, info: Mapping[str, str]) -
 
     `info` is what the daemon was born with (serve_inherited). Blocks for a fork and an exec, some
     milliseconds. The new process is nobody's child: the one in between ends at once and is reaped
-    here.
+    here. Unavailable: it did not come to its own fork.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     link = theirs.fileno()
@@ -47,6 +48,9 @@ def spawn(paths: Paths, listen_fd: int, lock_fd: int, info: Mapping[str, str]) -
             cwd="/",
             check=True,
         )
+    except subprocess.CalledProcessError as error:
+        ours.close()
+        raise Unavailable(f"it ended with status {error.returncode}") from None
     finally:
         theirs.close()
     return ours.detach()

@@ -147,6 +147,55 @@ def test_a_daemon_whose_store_is_deleted_ends_with_its_keeper(tmp_path: Path) ->
     os.kill(process, signal.SIGKILL)
 
 
+def test_a_store_made_anew_is_the_next_daemons_alone(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir(0o700)
+    (store / "config.toml").write_text('[daemon]\nidle-exit = "5s"\n')
+    engine = Engine(str(store))
+    engine.start()
+    before = engine.record()
+    kill(before["keeper"]["pid"])  # one that the daemon has made has no longer a claim
+    eventually(lambda: engine.record()["keeper"]["pid"] != before["keeper"]["pid"])
+    before = engine.record()
+    store.rename(tmp_path / "moved")
+    engine.start()
+    after = engine.record()
+    pids = [before[role]["pid"] for role in ("keeper", "daemon")]
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    assert engine.record() == after
+    assert engine.ask("GET", "/_ping").status == 200
+    engine.stop()
+    log = (tmp_path / "moved/daemon.log").read_text()
+    assert log.count(f"the store {store} is gone") == 1
+    assert log.count("the keeper has died") == 1
+
+
+def test_a_deleted_stores_killed_keeper_is_not_made_again(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    engine = Engine(str(store))
+    engine.start()
+    assert engine.ask("GET", "/_ping").status == 200
+    record = engine.record()
+    with open(store / "daemon.log") as log:
+        store.rename(tmp_path / "moved")
+        kill(record["keeper"]["pid"])
+        eventually(lambda: not os.path.exists(f"/proc/{record['daemon']['pid']}"))
+        assert "Traceback" not in log.read()
+    assert not store.exists()
+
+
+def test_a_keeper_whose_store_is_deleted_starts_no_next_daemon(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    engine = Engine(str(store))
+    engine.start()
+    assert engine.ask("GET", "/_ping").status == 200
+    record = engine.record()
+    store.rename(tmp_path / "moved")
+    kill(record["daemon"]["pid"])
+    eventually(lambda: not os.path.exists(f"/proc/{record['keeper']['pid']}"))
+    assert not store.exists()
+
+
 def test_the_end_of_a_daemon_is_not_the_end_of_containers(engine: Engine) -> None:
     container = engine.run("sleep", "60")
     keeper = engine.record()["keeper"]["pid"]
