@@ -154,10 +154,13 @@ async def serve(settings: Settings) -> None:
 def upstreams(settings: Settings) -> tuple[Endpoint, ...]:
     """Where the upstream is asked: https, and http only on loopback or when that was said."""
     text = settings.upstream
-    if "://" not in text:
-        insecure = RegistrySettings(insecure=(text,)) if settings.insecure else RegistrySettings()
-        return endpoints(text, insecure, mirrors=False)
-    url = parse_url(text)
+    try:
+        if "://" not in text:
+            allowed = (text,) if settings.insecure else ()
+            return endpoints(text, RegistrySettings(insecure=allowed), mirrors=False)
+        url = parse_url(text)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"--proxy {text}: {error}") from None
     if url.target not in ("/", "/v2/", "/v2"):
         raise InvalidParameter(f"--proxy {url.shown}: a registry has no path")
     if not url.secure and not url.loopback and not settings.insecure:

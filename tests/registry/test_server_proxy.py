@@ -373,6 +373,13 @@ def test_a_blob_beyond_the_limit_is_served_and_the_next_takes_its_place(tmp_path
     [
         (["--proxy", ""], "--proxy is empty"),
         (["--htpasswd="], "--htpasswd is empty"),
+        (["--htpasswd", "/etc"], "--htpasswd /etc is a folder: give the file that"),
+        (["--htpasswd", "/no/such"], "--htpasswd /no/such: no such file or directory"),
+        (
+            ["--tls-cert", "/etc", "--tls-key", "/etc"],
+            "no certificate with its key: is a directory",
+        ),
+        (["--proxy", "https://"], "--proxy https://: "),
         (["--limit", "1G"], "--limit is for a cache"),
         (["--limit", "0", "--proxy", "docker.io"], "a limit of 0 would keep nothing"),
     ],
