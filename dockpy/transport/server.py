@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
 import os
 import socket
 from collections.abc import Awaitable, Sequence
@@ -20,7 +19,8 @@ import trio
 
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.http.codec import REASONS, BadRequest, ServerCodec, raw_head
-from dockpy.http.messages import Body, Closed, EndOfRequest, NeedData, Request
+from dockpy.http.messages import Body, EndOfRequest, NeedData, Request
+from dockpy.transport.requests import next_request
 from dockpy.transport.unix import Connection
 
 if TYPE_CHECKING:
@@ -353,7 +353,10 @@ class HttpServer:
         while not self._stop.is_set():
             exchange = None
             try:
-                request = await self._next_request(wire, codec)
+                limits = self._limits
+                request = await next_request(
+                    wire, codec, head=limits.head, idle=limits.idle, waiting=self._waiting
+                )
                 if request is None:
                     return
                 exchange = Exchange(wire, codec, request, self._base, self._limits)
@@ -368,30 +371,6 @@ class HttpServer:
             if not again:
                 await wire.linger(LINGER)
                 return
-
-    async def _next_request(self, wire: Wire, codec: ServerCodec) -> Request | None:
-        limits, now = self._limits, trio.current_time
-        until = math.inf
-        while True:
-            event = codec.next_event()
-            if isinstance(event, Request):
-                return event
-            if isinstance(event, Closed):
-                return None
-            if not isinstance(event, NeedData):
-                continue
-            if codec.mid_request:
-                until = min(until, now() + limits.head)  # of all of it, or one byte at a time
-            data = b""
-            with trio.move_on_at(min(until, now() + limits.idle)) as scope:
-                self._waiting.add(scope)
-                try:
-                    data = await wire.receive(1 << 16)
-                finally:
-                    self._waiting.discard(scope)
-            if scope.cancelled_caught or not data:
-                return None
-            codec.receive(data)
 
 
 async def _encrypted(sock: socket.socket, context: ssl.SSLContext, within: float) -> TlsConnection:

@@ -45,7 +45,6 @@ async def said(stream: trio.SocketStream) -> bytes:
     ("limits", "sent"),
     [
         (Limits(idle=0.1), b""),
-        (Limits(head=0.1), b"GET / HTTP/1.1\r\nHo"),
         (Limits(block=0.1), b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nab"),
     ],
 )
@@ -83,9 +82,11 @@ def test_who_trickles_is_hung_up_on(limits: Limits, handle: Handler, begin: byte
                         await trio.sleep(0.05)
 
             nursery.start_soon(trickle)
+            got = b""
             with trio.fail_after(3), suppress(trio.BrokenResourceError):
                 while data := await stream.receive_some():
-                    assert not data.startswith(HEAD)
+                    got += data
+            assert got[9:12] in (b"", b"401", b"408")
             nursery.cancel_scope.cancel()
 
     trio.run(main)
