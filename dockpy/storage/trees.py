@@ -91,7 +91,8 @@ class LayeredSnapshotter(ABC):
         # Trees without a record yet, or no more: being made or removed.
         self._busy: set[int] = set()
         self._read_records()
-        self._lenders: tuple[Lender, ...] = ()
+        self._others: tuple[Lender, ...] = ()
+        self._lenders: tuple[Lender, ...] = ()  # those of them whose trees serve here
         self._elsewhere: dict[int, str] = {}
         numbers = [int(name) for name in os.listdir(f"{root}/n") if name.isdigit()]
         for number in numbers:
@@ -145,8 +146,8 @@ class LayeredSnapshotter(ABC):
         """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
         here, too, where they are made as ours are.
         """
-        lenders = (Lender(root) for root in roots)
-        self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
+        self._others = tuple(Lender(root) for root in roots)
+        self._lenders = tuple(one for one in self._others if one.lends_to(self.root, self._form))
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
@@ -160,6 +161,12 @@ class LayeredSnapshotter(ABC):
 
     def chain_usage(self, chain: ChainID) -> Usage:
         return self._layer(chain).usage
+
+    def known_usage(self, chain: ChainID) -> Usage | None:
+        if self.has(chain):
+            return self.chain_usage(chain)
+        found = (lender.layer(chain) for lender in self._others)
+        return next((one.usage for one in found if one is not None), None)
 
     def _layer(self, chain: ChainID) -> Layer:
         try:
