@@ -46,14 +46,15 @@ class CommittedTrees:
             files.write_atomic(f"{root}/form", form, durable=False)
         self._records = Records(root, shelf)
         self._layers = self._records.layers()
-        self._lenders: tuple[Lender, ...] = ()
+        self._others: tuple[Lender, ...] = ()
+        self._lenders: tuple[Lender, ...] = ()  # those of them whose trees serve here
 
     def borrow(self, roots: Sequence[str]) -> None:
         """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
         here, too, where they are made as ours are.
         """
-        lenders = (Lender(root) for root in roots)
-        self._lenders = tuple(one for one in lenders if one.lends_to(self.root, self._form))
+        self._others = tuple(Lender(root) for root in roots)
+        self._lenders = tuple(one for one in self._others if one.lends_to(self.root, self._form))
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
@@ -67,6 +68,16 @@ class CommittedTrees:
 
     def chain_usage(self, chain: ChainID) -> Usage:
         return self._layer(chain).usage
+
+    def known_usage(self, chain: ChainID) -> Usage | None:
+        if self.has(chain):
+            return self.chain_usage(chain)
+        found = (lender.layer(chain) for lender in self._others)
+        return next((one.usage for one in found if one is not None), None)
+
+    def owns(self, chain: ChainID) -> bool:
+        one = self._layers.get(chain)
+        return one is not None and not self.places.is_lent(one.number)
 
     def chain_tree(self, chain: ChainID) -> Tree:
         return self.places.tree(self._layer(chain).number)

@@ -79,9 +79,12 @@ class Places:
         self._elsewhere[number] = tree
         return number
 
+    def is_lent(self, number: int) -> bool:
+        return number in self._elsewhere
+
     def lost(self, number: int) -> bool:
         """Whether it is a lender's tree that is gone."""
-        return number in self._elsewhere and not os.path.isdir(self.path(number))
+        return self.is_lent(number) and not os.path.isdir(self.path(number))
 
     def busy(self) -> set[int]:
         with self._lock:

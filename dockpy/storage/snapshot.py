@@ -101,6 +101,9 @@ class Snapshotter(Protocol):
 
     def chain_usage(self, chain: ChainID) -> Usage: ...
 
+    def known_usage(self, chain: ChainID) -> Usage | None:
+        """As `chain_usage`, of a layer that only another store has unpacked, too; None where nobody has."""
+
     def upper(self, key: str) -> str:
         """The folder with what was changed (overlay) or the whole tree (copy): for diff, commit and cp."""
 

@@ -64,10 +64,6 @@ class LayeredSnapshotter(CommittedTrees, ABC):
                     self.rebase(active.key, chain)
             self.places.set_aside(old.number, "its layer was unpacked again")
 
-    def owns(self, chain: ChainID) -> bool:
-        one = self._layers.get(chain)
-        return one is not None and one.number not in self._elsewhere
-
     def held(self) -> frozenset[ChainID]:
         with self._lock:
             by_number = {one.number: one for one in self._layers.values()}
