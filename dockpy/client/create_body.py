@@ -22,7 +22,10 @@ _NETWORK = ("network", "network-alias", "link", "ip", "ip6", "link-local-ip", "m
 _BLOCK_IO = (
     "device-read-bps", "device-write-bps", "device-read-iops", "device-write-iops", "blkio-weight-device",
 )  # fmt: skip
-_HEALTH = ("cmd", "interval", "retries", "start-interval", "start-period", "timeout")
+_HEALTH = (
+    "health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period",
+    "health-timeout", "no-healthcheck",
+)  # fmt: skip
 
 # flag -> why; only for the user's own daemon: another one that -H names may well serve them
 NOT_SERVED = {
@@ -153,72 +156,6 @@ def restart_policy(text: str) -> dict[str, object]:
     return {"Name": name, "MaximumRetryCount": int(count or "0")}
 
 
-def security_options(words: list[str]) -> tuple[list[str], bool]:
-    """(SecurityOpt, systempaths unconfined). A seccomp profile is read here: the daemon sees no
-    files of ours.
-    """
-    kept, unconfined = [], False
-    for word in words:
-        if word == "systempaths=unconfined":
-            unconfined = True
-            continue
-        name, equals, value = word.partition("=")
-        if not equals and word != "no-new-privileges":
-            name, equals, value = word.partition(":")
-            if not equals:
-                raise ValueError(f'Invalid --security-opt: "{word}"')
-        if name == "seccomp" and value not in ("unconfined", "builtin"):
-            word = f"seccomp={_profile(value)}"
-        kept.append(word)
-    return kept, unconfined
-
-
-def _profile(path: str) -> str:
-    from dockpy import fastjson
-
-    try:
-        with open(path, "rb") as file:
-            data = file.read(16 << 20)
-    except OSError as error:
-        reason = f"open {path}: {(error.strerror or '').lower()}"
-        raise ValueError(f"opening seccomp profile ({path}) failed: {reason}") from None
-    try:
-        return fastjson.dumps(fastjson.loads(data)).decode()
-    except ValueError as error:
-        raise ValueError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
-
-
-def _health(options: Options) -> Body | None:
-    given = [name for name in _HEALTH if options.given(f"health-{name}")]
-    if options.on("no-healthcheck"):
-        if given:
-            raise ValueError("--no-healthcheck conflicts with --health-* options")
-        return {"Test": ["NONE"]}
-    if not given:
-        return None
-    from dockpy.client import units
-
-    health: Body = {}
-    if options.text("health-cmd"):
-        health["Test"] = ["CMD-SHELL", options.text("health-cmd")]
-    for name, field in (
-        ("interval", "Interval"),
-        ("timeout", "Timeout"),
-        ("start-period", "StartPeriod"),
-        ("start-interval", "StartInterval"),
-    ):
-        if options.given(f"health-{name}"):
-            value = units.duration(options.text(f"health-{name}"))
-            if value < 0:
-                raise ValueError(f"--health-{name} cannot be negative")
-            health[field] = value
-    retries = options.number("health-retries")
-    if retries < 0:
-        raise ValueError("--health-retries cannot be negative")
-    health["Retries"] = retries
-    return health
-
-
 def _networks(options: Options) -> tuple[str, Body]:
     """(NetworkMode, EndpointsConfig)."""
     if not any(options.given(flag) for flag in _NETWORK):
@@ -297,9 +234,12 @@ def _container_config(
         body["Labels"] = labels
     if options.given("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
-    health = _health(options)
-    if health is not None:
-        body["Healthcheck"] = health
+    if any(map(options.given, _HEALTH)):
+        from dockpy.client.create_health import healthcheck
+
+        health = healthcheck(options)
+        if health is not None:
+            body["Healthcheck"] = health
     return body
 
 
@@ -353,24 +293,13 @@ _LISTS = (
     ("link", "Links"),
     ("volumes-from", "VolumesFrom"),
 )
+_MAPS = (("sysctl", "Sysctls"), ("annotation", "Annotations"), ("storage-opt", "StorageOpt"))
 
 
 def _host_config(options: Options, body: Body, console_size: tuple[int, int] | None) -> Body:
     _check_modes(options)
     host: Body = {"NetworkMode": _networks(options)[0]}
-    for flag, field in _TEXTS:
-        if options.text(flag):
-            host[field] = options.text(flag)
-    for flag, field in _NUMBERS:
-        if options.given(flag):
-            host[field] = options.number(flag)
-    _sizes(options, host)
-    for flag, field in _SWITCHES:
-        if options.on(flag):
-            host[field] = True
-    for flag, field in _LISTS:
-        if options.many(flag):
-            host[field] = options.many(flag)
+    _by_table(options, host)
     swappiness = options.number("memory-swappiness", -1)
     if not -1 <= swappiness <= 100:
         raise ValueError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
@@ -379,26 +308,12 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
     if options.given("init"):
         host["Init"] = options.on("init")
     _mounts(options, body, host)
-    add, drop = capabilities(options.many("cap-add"), options.many("cap-drop"))
-    if add:
-        host["CapAdd"] = add
-    if drop:
-        host["CapDrop"] = drop
-    security, unconfined = security_options(options.many("security-opt"))
-    if security:
-        host["SecurityOpt"] = security
-    if unconfined:
-        host["MaskedPaths"], host["ReadonlyPaths"] = [], []
+    _security(options, host)
     if options.many("ulimit"):
-        from dockpy.client.create_limits import ulimit
+        from dockpy.client.create_limits import ulimits
 
-        limits = {str(limit["Name"]): limit for limit in map(ulimit, options.many("ulimit"))}
-        host["Ulimits"] = [limits[name] for name in sorted(limits)]
-    for flag, field in (
-        ("sysctl", "Sysctls"),
-        ("annotation", "Annotations"),
-        ("storage-opt", "StorageOpt"),
-    ):
+        host["Ulimits"] = ulimits(options.many("ulimit"))
+    for flag, field in _MAPS:
         if options.many(flag):
             host[field] = key_values.mapping(options.many(flag))
     if options.given("log-driver") or options.given("log-opt"):
@@ -420,13 +335,45 @@ def _host_config(options: Options, body: Body, console_size: tuple[int, int] | N
 
         host["ExtraHosts"] = [extra_host(word) for word in options.many("add-host")]
     _ports(options, body, host)
-    if any(options.given(flag) for flag in _BLOCK_IO):
+    if any(map(options.given, _BLOCK_IO)):
         from dockpy.client.create_limits import block_io
 
         block_io(options, host)
     if console_size is not None:
         host["ConsoleSize"] = list(console_size)
     return host
+
+
+def _by_table(options: Options, host: Body) -> None:
+    for flag, field in _TEXTS:
+        if options.text(flag):
+            host[field] = options.text(flag)
+    for flag, field in _NUMBERS:
+        if options.given(flag):
+            host[field] = options.number(flag)
+    _sizes(options, host)
+    for flag, field in _SWITCHES:
+        if options.on(flag):
+            host[field] = True
+    for flag, field in _LISTS:
+        if options.many(flag):
+            host[field] = options.many(flag)
+
+
+def _security(options: Options, host: Body) -> None:
+    add, drop = capabilities(options.many("cap-add"), options.many("cap-drop"))
+    if add:
+        host["CapAdd"] = add
+    if drop:
+        host["CapDrop"] = drop
+    if options.many("security-opt"):
+        from dockpy.client.create_security import security_options
+
+        security, unconfined = security_options(options.many("security-opt"))
+        if security:
+            host["SecurityOpt"] = security
+        if unconfined:
+            host["MaskedPaths"], host["ReadonlyPaths"] = [], []
 
 
 def _ending(options: Options, host: Body) -> None:

@@ -30,6 +30,12 @@ _ULIMITS = frozenset(
 )
 
 
+def ulimits(words: list[str]) -> list[dict[str, object]]:
+    """Sorted by name; of two for one name the last holds."""
+    limits = {str(limit["Name"]): limit for limit in map(ulimit, words)}
+    return [limits[name] for name in sorted(limits)]
+
+
 def ulimit(text: str) -> dict[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
