@@ -60,8 +60,11 @@ def load(path: str) -> Config:
         data = files.read_bytes(path, 1 << 20)
     except FileNotFoundError:
         return Config()
-    except (OSError, ValueError) as error:
-        raise InvalidParameter(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidParameter(f"{path} cannot be read: {reason}") from None
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
     return from_mapping(_parse(data, path), path)
 
 

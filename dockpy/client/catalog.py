@@ -418,6 +418,7 @@ repair bool Set damaged things aside, unpack layers again, remove leftovers""",
 htpasswd string Users who may use it, as 'htpasswd -B' writes them (bcrypt)
 images bool Serve the images of this user's dockpy as well, for reading
 insecure bool Serve beyond loopback without TLS and passwords
+limit bytes Size of a cache (--proxy): what nobody has asked for longest goes first
 listen string Address to listen on (HOST:PORT) (default "127.0.0.1:5000")
 proxy string Be a pull-through cache of this registry (https://registry.example, or docker.io)
 read-only bool Refuse pushes and deletions

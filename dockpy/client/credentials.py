@@ -172,6 +172,16 @@ class Credentials:
 
     def _write(self, server: str, entry: dict[str, object] | None) -> bool:
         """Changes one entry of `auths` and nothing else; whether that made a difference."""
+        try:
+            return self._change(server, entry)
+        except OSError as error:
+            why = "not a directory" if isinstance(error, FileExistsError) else error.strerror
+            raise CommandError(
+                f"{self._path} cannot be changed: {str(why).lower()};"
+                " DOCKER_CONFIG can name another folder, one that you may write to"
+            ) from None
+
+    def _change(self, server: str, entry: dict[str, object] | None) -> bool:
         import json  # docker's own layout of the file
 
         path = os.path.realpath(self._path)

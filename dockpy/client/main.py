@@ -86,7 +86,11 @@ class Cli:
             path = self.config_path
             with open(path, "rb") as file:
                 raw = fastjson.loads(file.read(1 << 20))
-        except (CommandError, OSError):
+        except (CommandError, FileNotFoundError):
+            return {}
+        except OSError as error:
+            why = (error.strerror or "").lower()
+            err(f"WARNING: Error loading config file: open {path}: {why}\n")
             return {}
         except ValueError as error:
             err(f"WARNING: Error loading config file: {path}: {error}\n")

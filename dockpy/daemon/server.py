@@ -18,8 +18,8 @@ from dockpy.daemon.router import Router
 from dockpy.daemon.status import status_of
 from dockpy.errors import DockpyError, sentence
 from dockpy.http.codec import REASONS, BadRequest, ServerCodec, raw_head
-from dockpy.http.messages import Closed, NeedData, Request
-from dockpy.transport.unix import CHUNK, Connection
+from dockpy.transport.requests import next_request
+from dockpy.transport.unix import Connection
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Server:
         codec = ServerCodec()
         while True:
             try:
-                request = await self._next_request(connection, codec)
+                request = await next_request(connection, codec, head=HEAD_WITHIN)
             except BadRequest as error:
                 await self._refuse(connection, codec, error)
                 return
@@ -95,23 +95,6 @@ class Server:
                 if not connection.handed_over:
                     await connection.linger(LINGER)
                 return
-
-    async def _next_request(self, connection: Connection, codec: ServerCodec) -> Request | None:
-        while True:
-            event = codec.next_event()
-            if isinstance(event, Request):
-                return event
-            if isinstance(event, Closed):
-                return None
-            if not isinstance(event, NeedData):
-                continue
-            with trio.move_on_after(HEAD_WITHIN if codec.mid_request else float("inf")) as scope:
-                data = await connection.receive(CHUNK)
-            if scope.cancelled_caught:
-                raise BadRequest(408, "the request's head took too long")
-            codec.receive(data)
-            if not data and not codec.mid_request:
-                return None
 
     async def _tell(self, exchange: Exchange, status: int, message: str) -> None:
         if exchange.begun:

@@ -22,7 +22,7 @@ from dockpy.oci.manifest import Manifest, manifest_or_index
 from dockpy.storage import remove
 from dockpy.storage.check import blob_problem, tree_problem
 from dockpy.storage.compression import CHUNK
-from dockpy.storage.content import LAYOUT
+from dockpy.storage.layout import LAYOUT
 from dockpy.storage.snapshot import LayerSource, Read
 
 Progress = Callable[[int, int], None]

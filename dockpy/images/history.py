@@ -18,7 +18,8 @@ def history(image: Image, snapshots: Snapshotter) -> list[dict[str, object]]:
         layer = None if entry.empty_layer else next(layers, None)
         if layer is not None:
             descriptor, chain = layer
-            size = snapshots.chain_usage(chain).size if snapshots.has(chain) else descriptor.size
+            usage = snapshots.known_usage(chain)
+            size = descriptor.size if usage is None else usage.size
         rows.append(
             {
                 "Id": "<missing>",

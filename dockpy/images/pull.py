@@ -29,6 +29,7 @@ from dockpy.oci.manifest import Index, Manifest
 from dockpy.oci.platform import Platform, host_platform
 from dockpy.oci.reference import Reference, check_tag
 from dockpy.registry.auth import ANONYMOUS, Credentials
+from dockpy.registry.cleanup import to_the_end
 from dockpy.registry.client import Fetched, Repository
 from dockpy.registry.connect import DIRECT, Access, connect
 from dockpy.registry.errors import Denied, NeedsLogin, NotThere, RegistryError, plain
@@ -110,8 +111,7 @@ class Pulls:
         try:
             return await self._held(wanted, name, repository, tell)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._thread(held.__exit__, None, None, None)
+            await to_the_end(held.__exit__, None, None, None)
 
     async def _held(
         self, wanted: Wanted, name: Reference, repository: Repository, tell: Tell

@@ -31,6 +31,7 @@ from dockpy.oci.manifest import Manifest, schema_2
 from dockpy.oci.platform import Platform
 from dockpy.oci.reference import Reference
 from dockpy.registry.auth import ANONYMOUS, Credentials
+from dockpy.registry.cleanup import to_the_end
 from dockpy.registry.client import Repository
 from dockpy.registry.connect import DIRECT, Access, connect
 from dockpy.registry.errors import Denied, NeedsLogin, RegistryError
@@ -99,8 +100,7 @@ class Pushes:
                     for reference, image in chosen:
                         await one.tag(reference, image)
             finally:
-                with trio.CancelScope(shield=True):
-                    await self._thread(held.close)
+                await to_the_end(held.close)
         self._pushed(name)
 
     async def _thread(self, work: Callable[..., T], *arguments: object) -> T:

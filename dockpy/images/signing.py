@@ -177,8 +177,10 @@ def _run(program: str, folder: str, *words: str) -> tuple[int, str]:
             [program, *words], env={"LC_ALL": "C"}, cwd=folder, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{program} does not run: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{program} gives no answer within {_TIMEOUT} seconds") from None
+    except OSError as error:
+        raise Unavailable(f"{program} does not run: {(error.strerror or '').lower()}") from None
     return done.returncode, done.stdout.decode(errors="replace").strip()
 
 

@@ -494,8 +494,8 @@ class ImageStore:
         bare = Descriptor(entry.media_type, entry.digest, entry.size, platform=config.platform)
         size = 0
         for layer, chain in zip(manifest.layers, config.chain_ids):
-            unpacked = self.snapshots.has(chain)
-            size += self.snapshots.chain_usage(chain).size if unpacked else layer.size
+            usage = self.snapshots.known_usage(chain)
+            size += layer.size if usage is None else usage.size
         image = Image(manifest.config.digest, bare, manifest, config, config.chain_ids, size)
         self._manifests[entry.digest] = image
         return image

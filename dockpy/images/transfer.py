@@ -15,6 +15,7 @@ import trio
 from dockpy.images.unpack import Arrival
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
+from dockpy.registry.cleanup import WITHIN
 from dockpy.registry.client import Repository
 from dockpy.registry.errors import Cut, RegistryError
 from dockpy.storage.partial import Partial, Partials, Read
@@ -183,8 +184,8 @@ class Transfers:
                         whole, batch, size = b"".join(batch), [], 0
                         await self._do(partial.write, whole)
             except (Cut, trio.Cancelled):
-                # What has come before need not come again. Shielded: it is one short write.
-                with trio.CancelScope(shield=True):
+                # What has come before need not come again: one short write, once a thread is free.
+                with trio.move_on_after(WITHIN, shield=True):
                     await self._do(partial.write, b"".join(batch))
                 raise
             await self._do(partial.write, b"".join(batch))

@@ -15,6 +15,7 @@ from dockpy.errors import DockpyError
 from dockpy.oci.descriptor import Descriptor
 from dockpy.oci.digest import Digest
 from dockpy.registry.blobs import Upload
+from dockpy.registry.cleanup import WITHIN, to_the_end
 from dockpy.registry.client import Repository
 from dockpy.registry.errors import Cut
 from dockpy.registry.refusals import Refusal
@@ -75,7 +76,11 @@ class ArrivingBlob(OpenBlob):
 class Arrivals:
     """Downloads in tasks of `nursery`, which outlive the requests that began them."""
 
-    def __init__(self, nursery: trio.Nursery, repositories: Repositories, disk: Disk) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, repositories: Repositories, disk: Disk, limit: int = 0
+    ) -> None:
+        """`limit`: bytes that all blobs may take; what came last may be more, while it is read. 0: no limit."""
+        self._limit = limit
         self._nursery = nursery
         self._repositories = repositories
         self._disk = disk
@@ -128,9 +133,10 @@ class Arrivals:
                     log.warning("%s: %s; going on at %d", arrival.blob, error, upload.size)
                     await trio.sleep(0.25 * 2**failures)
             await self._disk.run(self._repositories.finish, upload, arrival.blob)
+            if self._limit:
+                await self._disk.run(self._repositories.fit, self._limit, arrival.blob)
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._disk.run(blobs.abort, upload)
+            await to_the_end(blobs.abort, upload)
             raise
 
     async def _some(self, far: Repository, arrival: Arrival, upload: Upload) -> None:
@@ -149,7 +155,7 @@ class Arrivals:
                     if len(block) >= BLOCK:
                         await self._append(arrival, upload, block)
             finally:
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(WITHIN, shield=True):
                     await self._append(arrival, upload, block)
 
     async def _append(self, arrival: Arrival, upload: Upload, block: bytearray) -> None:

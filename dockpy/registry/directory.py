@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
 from dockpy.linux.disk import start_writing
-from dockpy.oci.digest import Digest, algorithm_of, digest, digest_of, hasher, hex_of
+from dockpy.oci.digest import Digest, algorithm_of, digest_of, hasher
 from dockpy.registry.blobs import Upload
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_WRITTEN_EARLY = 8 << 20  # as in storage.content: the disk works while more arrives
+from dockpy.storage import layout
+from dockpy.storage.layout import WRITTEN_EARLY
 
 
 class DirectoryBlobs:
@@ -31,45 +30,26 @@ class DirectoryBlobs:
         self.root = root
         self._uploads = f"{root}/uploads"
         self._arriving: dict[str, DirectoryUpload] = {}
-        for algorithm in ("sha256", "sha512"):
-            os.makedirs(f"{root}/blobs/{algorithm}", mode=0o700, exist_ok=True)
+        layout.make(root)
         os.makedirs(self._uploads, mode=0o700, exist_ok=True)
         os.makedirs(f"{root}/tmp", mode=0o700, exist_ok=True)
         for entry in os.scandir(f"{root}/tmp"):
             os.unlink(entry.path)
-        if not os.path.exists(f"{root}/oci-layout"):
-            files.write_atomic(f"{root}/oci-layout", _LAYOUT, 0o644)
 
     def _path(self, blob: Digest) -> str:
-        return f"{self.root}/blobs/{algorithm_of(blob)}/{hex_of(blob)}"
+        return layout.place(self.root, blob)
 
     def has(self, blob: Digest) -> bool:
         return os.path.exists(self._path(blob))
 
     def size(self, blob: Digest) -> int:
-        try:
-            return os.stat(self._path(blob)).st_size
-        except FileNotFoundError:
-            raise _missing(blob) from None
+        return layout.size_at(self._path(blob), blob)
 
     def open(self, blob: Digest) -> int:
-        try:
-            return os.open(self._path(blob), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise _missing(blob) from None
+        return layout.open_at(self._path(blob), blob)
 
     def read(self, blob: Digest, limit: int) -> bytes:
-        try:
-            data = files.read_bytes(self._path(blob), limit)
-        except FileNotFoundError:
-            raise _missing(blob) from None
-        except ValueError:
-            raise InvalidParameter(f"blob {blob} is longer than {limit} bytes") from None
-        state = hasher(blob)
-        state.update(data)
-        if digest_of(state) != blob:
-            raise InvalidParameter(f"blob {blob} on disk does not have this digest: push it again")
-        return data
+        return layout.read_at(self._path(blob), blob, limit, "push it again")
 
     def put(self, data: bytes, blob: Digest) -> None:
         # Also where there is one: a damaged manifest is mended by pushing it again.
@@ -79,12 +59,7 @@ class DirectoryBlobs:
         files.unlink_if_exists(self._path(blob))
 
     def digests(self) -> Iterator[Digest]:
-        for algorithm in ("sha256", "sha512"):
-            for name in os.listdir(f"{self.root}/blobs/{algorithm}"):
-                try:
-                    yield digest(f"{algorithm}:{name}")
-                except InvalidParameter:
-                    continue  # somebody else's file
+        return layout.digests(self.root)
 
     # --------------------------------------------------------------------------- uploads
 
@@ -180,7 +155,7 @@ class DirectoryUpload:
         except OSError:
             os.ftruncate(fd, self.size)
             raise
-        if position - self._flushed >= _WRITTEN_EARLY:
+        if position - self._flushed >= WRITTEN_EARLY:
             start_writing(fd, self._flushed, position - self._flushed)
             self._flushed = position
 
@@ -211,7 +186,3 @@ def place_file(temporary: str, path: str, data: bytes) -> None:
     partial = files.write_temporary(f"{temporary}/new", data, 0o644, durable=True)
     os.rename(partial, path)
     files.sync_folder(os.path.dirname(path))
-
-
-def _missing(blob: Digest) -> NotFound:
-    return NotFound(f"content {blob} is not in the store")

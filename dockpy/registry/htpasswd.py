@@ -78,14 +78,22 @@ class Accounts:
         try:
             status = os.stat(self._path)
         except OSError as error:
-            raise Unavailable(f"{self._path}: {(error.strerror or '').lower()}") from None
+            reason = (error.strerror or "").lower()
+            raise Unavailable(f"--htpasswd {self._path}: {reason}") from None
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> dict[str, str]:
         try:
             data = read_bytes(self._path, 1 << 20)
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"{self._path} cannot be read: {error}") from None
+        except ValueError as error:
+            raise Unavailable(str(error)) from None
+        except IsADirectoryError:
+            raise Unavailable(
+                f"--htpasswd {self._path} is a folder: give the file that 'htpasswd -B' has written"
+            ) from None
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise Unavailable(f"--htpasswd {self._path} cannot be read: {reason}") from None
         users = parse_htpasswd(data.decode("utf-8", "surrogateescape"), self._path)
         self._nobodies = [self._bcrypt.nobodys(hashed) for hashed in users.values()]
         return users

@@ -16,13 +16,14 @@ from typing import Callable, TypeVar
 from dockpy import files
 from dockpy.errors import DockpyError
 from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, Descriptor
-from dockpy.oci.digest import Digest, algorithm_of, digest_of, hasher, hex_of
+from dockpy.oci.digest import Digest, digest_of, hasher
 from dockpy.oci.fields import parse
 from dockpy.oci.manifest import index_from_json
 from dockpy.oci.reference import Reference, check_path, parse_reference
 from dockpy.registry.manifests import LIMIT, Record, check
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.sources import Disk, OpenBlob, Source
+from dockpy.storage import layout
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Layout:
     # ---------------------------------------------------------------------------- the files
 
     def _path(self, blob: Digest) -> str:
-        return f"{self._root}/blobs/{algorithm_of(blob)}/{hex_of(blob)}"
+        return layout.place(self._root, blob)
 
     async def _shelf(self, name: str) -> _Shelf:
         found = (await self._disk.run(self._shelves)).get(name)

@@ -64,6 +64,7 @@ class Settings:
     upstream: str = ""  # a URL, or the domain of a reference
     credentials: Credentials = ANONYMOUS  # for the upstream
     certificates: tuple[str, ...] = ()  # folders in docker's certs.d layout, for the upstream
+    limit: int = 0  # bytes of a cache; 0 is none
 
 
 def settings_from_json(raw: object) -> Settings:
@@ -80,6 +81,7 @@ def settings_from_json(raw: object) -> Settings:
         fields.text("upstream", ""),
         credentials_from_json(fields.raw("credentials")),
         fields.texts("certificates") or (),
+        fields.integer("limit", 0),
     )
 
 
@@ -130,7 +132,7 @@ async def serve(settings: Settings) -> None:
             if settings.images:
                 source = Beside(source, Layout(settings.images, disk))
             if far:
-                arrivals = Arrivals(nursery, repositories, disk)
+                arrivals = Arrivals(nursery, repositories, disk, settings.limit)
                 upstream = Registry(http, far, settings.credentials, UPSTREAM_RETRIES)
                 source = PullThrough(upstream, repositories, arrivals, disk)
                 read_only = f"this registry is a cache of {source.title}: push there"
@@ -139,7 +141,7 @@ async def serve(settings: Settings) -> None:
             )
             server = HttpServer(registry.handle, base=HEADERS, tls=tls)
             nursery.start_soon(_end_on_signal, server)
-            nursery.start_soon(_sweep, repositories, bool(far))
+            nursery.start_soon(_sweep, repositories, bool(far), settings.limit)
             for listener in listeners:
                 scheme = "http" if tls is None else "https"
                 print(f"Serving {scheme}://{_address(listener)} from {settings.store}", flush=True)
@@ -152,10 +154,13 @@ async def serve(settings: Settings) -> None:
 def upstreams(settings: Settings) -> tuple[Endpoint, ...]:
     """Where the upstream is asked: https, and http only on loopback or when that was said."""
     text = settings.upstream
-    if "://" not in text:
-        insecure = RegistrySettings(insecure=(text,)) if settings.insecure else RegistrySettings()
-        return endpoints(text, insecure, mirrors=False)
-    url = parse_url(text)
+    try:
+        if "://" not in text:
+            allowed = (text,) if settings.insecure else ()
+            return endpoints(text, RegistrySettings(insecure=allowed), mirrors=False)
+        url = parse_url(text)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"--proxy {text}: {error}") from None
     if url.target not in ("/", "/v2/", "/v2"):
         raise InvalidParameter(f"--proxy {url.shown}: a registry has no path")
     if not url.secure and not url.loopback and not settings.insecure:
@@ -215,9 +220,9 @@ async def _end_on_signal(server: HttpServer) -> None:
             server.stop()
 
 
-async def _sweep(repositories: Repositories, cache: bool) -> None:
+async def _sweep(repositories: Repositories, cache: bool, limit: int) -> None:
     """Once an hour, beginning at once: uploads and blobs that nobody has cared about for a day. Of a cache, also what
-    no client has asked for in a week: it can be fetched again.
+    no client has asked for in a week, and what is beyond its limit: it can be fetched again.
     """
     while True:
         try:
@@ -225,6 +230,8 @@ async def _sweep(repositories: Repositories, cache: bool) -> None:
             await trio.to_thread.run_sync(repositories.sweep, FORGOTTEN)
             if cache:
                 await trio.to_thread.run_sync(repositories.evict, CACHED)
+            if limit:
+                await trio.to_thread.run_sync(repositories.fit, limit)
         except (OSError, DockpyError):
             log.exception("sweeping failed")
         await trio.sleep(SWEEP)

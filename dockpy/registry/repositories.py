@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from dockpy import files
 from dockpy.errors import InvalidParameter, NotFound
@@ -30,7 +31,7 @@ from dockpy.registry.manifests import LIMIT, Record, check, record_from_json
 from dockpy.registry.refusals import Refusal
 
 _RECORD_LIMIT = LIMIT * 2  # its annotations are the manifest's
-_TOUCHED = 3600.0
+_TOUCHED = 60.0  # seconds between two times that a blob's use is noted
 
 
 class Repositories:
@@ -355,6 +356,43 @@ class Repositories:
                         self._unlink(name, "_blobs", blob)
                         number += 1
         return number
+
+    def fit(self, limit: int, fresh: Digest | None = None) -> int:
+        """Forgets, until all that is kept has at most `limit` bytes, the blobs that nobody has asked for longest, and
+        then the oldest manifests: of a cache. How many. `fresh` is about to be read, and stays.
+        """
+        number = 0
+        with self._lock:
+            sizes: dict[Digest, int] = {}
+            for blob in list(self.blobs.digests()):
+                with suppress(NotFound):
+                    sizes[blob] = self.blobs.size(blob)
+            total = sum(sizes.values())
+            if total <= limit:
+                return 0
+            for _, kind, name, value in self._by_use():
+                if total <= limit:
+                    break
+                if value == fresh:
+                    continue
+                if kind == "_blobs":
+                    self._unlink(name, kind, value)
+                else:
+                    self.remove_manifest(name, value)
+                number += 1
+                if not self._uses[value]:
+                    total -= sizes.pop(value, 0)
+        return number
+
+    def _by_use(self) -> list[tuple[float, str, str, Digest]]:
+        """(time, kind, repository, digest) of all blobs and then all manifests, each the oldest first."""
+        found: dict[str, list[tuple[float, str, str, Digest]]] = {"_blobs": [], "_manifests": []}
+        for name in self._folders(""):
+            for kind, items in found.items():
+                for value in self._digests(f"{self._root}/{name}/{kind}"):
+                    used = os.stat(self._place(name, kind, value)).st_mtime
+                    items.append((used, kind, name, value))
+        return sorted(found["_blobs"]) + sorted(found["_manifests"])
 
     def _age(self, name: str, blob: Digest) -> float:
         return time.time() - os.stat(self._place(name, "_blobs", blob)).st_mtime

@@ -19,6 +19,7 @@ from dockpy.errors import NotFound
 from dockpy.http.codec import BadRequest
 from dockpy.oci.digest import Digest, algorithm_of
 from dockpy.registry.blobs import Upload
+from dockpy.registry.cleanup import to_the_end
 from dockpy.registry.ranges import chunk_range
 from dockpy.registry.refusals import Refusal
 from dockpy.registry.repositories import Repositories
@@ -56,8 +57,7 @@ class UploadHandlers:
                 await self._disk.run(self._repositories.finish, upload, expected)
             except BaseException:
                 # Nobody knows its id.
-                with trio.CancelScope(shield=True):
-                    await self._disk.run(self._repositories.blobs.abort, upload)
+                await to_the_end(self._repositories.blobs.abort, upload)
                 raise
         await _created(exchange, asked.name, expected)
 

@@ -17,11 +17,11 @@ from dockpy.linux import beneath
 from dockpy.oci.spec import Mount
 from dockpy.storage import diff
 from dockpy.storage.diff import DELETED, Change
-from dockpy.storage.lender import Layer
-from dockpy.storage.owners import SideTable, load_table
+from dockpy.storage.owners import SideTable, like_folder
+from dockpy.storage.records import Active, Layer
 from dockpy.storage.snapshot import Write
 from dockpy.storage.tree import write_tar
-from dockpy.storage.trees import Active, LayeredSnapshotter, like_folder
+from dockpy.storage.trees import LayeredSnapshotter
 from dockpy.storage.view import Item, Tree, walk
 
 FICLONE = 0x40049409
@@ -35,15 +35,13 @@ class CopySnapshotter(LayeredSnapshotter):
     name = "copy"
 
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:
-        target = f"{self.tree(active.number)}/u"
+        target = f"{self.places.path(active.number)}/u"
         os.mkdir(target, 0o755)
-        trees = [
-            Tree(self.tree(one.number), load_table(self.table_path(one.number))) for one in stack
-        ]
+        trees = [self.places.tree(one.number) for one in stack]
         table = merge(trees, target, self._opaque_xattr, real_owners=self.real_owners)
-        table.save(self.table_path(active.number))
+        table.save(self.places.table_path(active.number))
         if stack:
-            like_folder(self.tree(stack[0].number), target, self.real_owners)
+            like_folder(self.places.path(stack[0].number), target, self.real_owners)
 
     def _unmake(self, active: Active) -> None:
         """Nothing: files of its own are all that there is."""

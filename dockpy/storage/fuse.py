@@ -13,9 +13,8 @@ import subprocess
 from dockpy.errors import Unavailable
 from dockpy.linux.mounts import MNT_DETACH, umount2
 from dockpy.oci.spec import Mount
-from dockpy.storage.lender import Layer
 from dockpy.storage.overlay import OverlaySnapshotter
-from dockpy.storage.trees import Active
+from dockpy.storage.records import Active, Layer
 
 PROGRAM = "fuse-overlayfs"
 
@@ -27,7 +26,7 @@ class FuseSnapshotter(OverlaySnapshotter):
         return False
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        tree = self.tree(self._of_key(key).number)
+        tree = self.places.path(self._of_key(key).number)
         point = f"{tree}/m"
         if not os.path.ismount(point):
             os.makedirs(point, mode=0o755, exist_ok=True)
@@ -35,7 +34,7 @@ class FuseSnapshotter(OverlaySnapshotter):
         return (Mount("/", "bind", point, ("rbind", "rw")),)
 
     def _unmake(self, active: Active) -> None:
-        point = f"{self.tree(active.number)}/m"
+        point = f"{self.places.path(active.number)}/m"
         if os.path.ismount(point):
             umount2(point, MNT_DETACH)
 

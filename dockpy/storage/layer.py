@@ -27,7 +27,7 @@ from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.source import HONEST, Limits, Source
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
-from dockpy.storage.view import OPAQUE
+from dockpy.storage.view import OPAQUE, USER_OPAQUE
 
 Read = Callable[[int], bytes]
 
@@ -56,7 +56,7 @@ def extract(
     owners: Owners,
     *,
     parents: tuple[str, ...] = (),
-    opaque_xattr: str = "user.overlay.opaque",
+    opaque_xattr: str = USER_OPAQUE,
     limits: Limits = HONEST,
     hashed: bool = True,
 ) -> Extracted:

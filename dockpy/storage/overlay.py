@@ -14,16 +14,10 @@ from dockpy.linux.namespaces import CLONE_NEWNS, unshare
 from dockpy.oci.spec import Mount
 from dockpy.storage import remove
 from dockpy.storage.copy import merge
-from dockpy.storage.lender import Layer
-from dockpy.storage.owners import SideTable
-from dockpy.storage.trees import (
-    TRUSTED_OPAQUE,
-    USER_OPAQUE,
-    Active,
-    LayeredSnapshotter,
-    like_folder,
-)
-from dockpy.storage.view import Tree
+from dockpy.storage.owners import SideTable, like_folder
+from dockpy.storage.records import Active, Layer
+from dockpy.storage.trees import LayeredSnapshotter
+from dockpy.storage.view import TRUSTED_OPAQUE, USER_OPAQUE, Tree
 
 PLUS = "lowerdir+="
 PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtime may add
@@ -40,11 +34,11 @@ class OverlaySnapshotter(LayeredSnapshotter):
         self._userxattr = userxattr
 
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:
-        tree = self.tree(active.number)
+        tree = self.places.path(active.number)
         os.mkdir(f"{tree}/u", 0o755)
         os.mkdir(f"{tree}/w", 0o700)
         if stack:
-            like_folder(self.tree(stack[0].number), f"{tree}/u", self.real_owners)
+            like_folder(self.places.path(stack[0].number), f"{tree}/u", self.real_owners)
         if self._too_long(active, stack):
             self._link_together(active, stack)
 
@@ -53,26 +47,26 @@ class OverlaySnapshotter(LayeredSnapshotter):
 
     def _too_long(self, active: Active, stack: tuple[Layer, ...]) -> bool:
         """Whether the layers' names fit neither mount(2)'s page nor options of their own."""
-        lowers = tuple(self.tree(one.number) for one in stack)
-        tree = self.tree(active.number)
+        lowers = tuple(self.places.path(one.number) for one in stack)
+        tree = self.places.path(active.number)
         options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
         return options[0].startswith(PLUS) and not takes_lowerdir_plus()
 
     def _link_together(self, active: Active, stack: tuple[Layer, ...]) -> None:
         """One lower directory of hard links in place of many layers: it costs only directories."""
-        target = f"{self.tree(active.number)}/l"
+        target = f"{self.places.path(active.number)}/l"
         os.mkdir(target, 0o755)
-        trees = [Tree(self.tree(one.number), SideTable()) for one in stack]
+        trees = [Tree(self.places.path(one.number), SideTable()) for one in stack]
         merge(trees, target, self._opaque_xattr, real_owners=self.real_owners, link=True)
 
     def _lowers(self, key: str) -> tuple[str, ...]:
-        together = f"{self.tree(self._of_key(key).number)}/l"
+        together = f"{self.places.path(self._of_key(key).number)}/l"
         if os.path.isdir(together):
             return (together,)
-        return self.layers(key) or (self.tree(0),)
+        return self.layers(key) or (self.places.path(0),)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
-        tree = self.tree(self._of_key(key).number)
+        tree = self.places.path(self._of_key(key).number)
         lowers = self._lowers(key)
         options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
         return (Mount("/", "overlay", "overlay", options),)

@@ -9,6 +9,7 @@ xattrs, in a side table: one JSON line a path. An id outside the range of a subu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -152,3 +153,14 @@ def parse_override(value: bytes) -> tuple[int, int, int] | None:
         return int(parts[0]), int(parts[1]), stat.S_IMODE(int(parts[2], 8))
     except ValueError:
         return None
+
+
+def like_folder(source: str, target: str, real_owners: bool) -> None:
+    """Gives folder `target` the owner, mode and time of `source`: the merged root shows the top's."""
+    state = os.stat(source)
+    if real_owners and (state.st_uid or state.st_gid):
+        os.chown(target, state.st_uid, state.st_gid)
+    with contextlib.suppress(OSError):  # nothing remembered
+        os.setxattr(target, OVERRIDE, os.getxattr(source, OVERRIDE))
+    os.chmod(target, state.st_mode & 0o7777)
+    os.utime(target, ns=(state.st_mtime_ns, state.st_mtime_ns))

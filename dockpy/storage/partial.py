@@ -23,7 +23,8 @@ from dockpy import files
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.linux.disk import start_writing
 from dockpy.oci.digest import Digest, algorithm_of, digest_of, hasher, hex_of
-from dockpy.storage.content import WRITTEN_EARLY, ContentStore
+from dockpy.storage.content import ContentStore
+from dockpy.storage.layout import WRITTEN_EARLY
 
 Read = Callable[[int], bytes]
 

@@ -94,12 +94,15 @@ class Snapshotter(Protocol):
     def mounts(self, key: str) -> tuple[Mount, ...]: ...
 
     def remove(self, key: str) -> None:
-        """Ends an active tree. It is out of the way at once (renamed); its files go before this returns."""
+        """Ends an active tree. Its record goes first: what a cut leaves of the files is no container's."""
 
     def usage(self, key: str) -> Usage:
         """What the active tree's own files take (docker's SizeRw)."""
 
     def chain_usage(self, chain: ChainID) -> Usage: ...
+
+    def known_usage(self, chain: ChainID) -> Usage | None:
+        """As `chain_usage`, of a layer that only another store has unpacked, too; None where nobody has."""
 
     def upper(self, key: str) -> str:
         """The folder with what was changed (overlay) or the whole tree (copy): for diff, commit and cp."""

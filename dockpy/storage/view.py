@@ -17,6 +17,8 @@ from dockpy.linux import beneath
 from dockpy.storage.owners import Remembered, SideTable, remembered_fd
 
 OPAQUE = b".wh..wh..opq"
+USER_OPAQUE = "user.overlay.opaque"
+TRUSTED_OPAQUE = "trusted.overlay.opaque"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

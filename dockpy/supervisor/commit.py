@@ -21,6 +21,8 @@ from dockpy.supervisor import pause as standstill
 from dockpy.supervisor.container import Container
 from dockpy.supervisor.containers import Containers
 
+TO_WAKE = 30.0  # seconds; who holds the container for longer, or its shim, is asked by `unpause`
+
 
 @dataclass(frozen=True)
 class Request:
@@ -77,7 +79,7 @@ async def _still(containers: Containers, container: Container, pause: bool) -> A
         yield
     finally:
         if paused:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(TO_WAKE, shield=True):
                 async with container.lock:
                     await standstill.wake(containers, container)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
 import os
 import socket
 from collections.abc import Awaitable, Sequence
@@ -20,7 +19,8 @@ import trio
 
 from dockpy.errors import InvalidParameter, Unavailable
 from dockpy.http.codec import REASONS, BadRequest, ServerCodec, raw_head
-from dockpy.http.messages import Body, Closed, EndOfRequest, NeedData, Request
+from dockpy.http.messages import Body, EndOfRequest, NeedData, Request
+from dockpy.transport.requests import next_request
 from dockpy.transport.unix import Connection
 
 if TYPE_CHECKING:
@@ -35,13 +35,16 @@ GRACE = 10.0  # what is under way at the end may take so long
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, but for `connections`."""
+    """Seconds, but for `connections` and `slowest`."""
 
     connections: int = 512  # at once; others wait in the kernel's queue
     handshake: float = 20.0
     head: float = 30.0  # between the first byte of a head and its last
     idle: float = 180.0  # between two requests
     block: float = 60.0  # for some bytes in, and for a block out
+    slowest: int = (
+        60 << 10
+    )  # bytes of a body that each `block` of waiting must bring, as the client's
 
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED)
@@ -119,6 +122,8 @@ class Exchange:
         self._codec = codec
         self._base = base
         self._within = limits.block
+        self._slowest = limits.slowest
+        self._waited, self._came = 0.0, 0  # for the body, and what came meanwhile
         self._over = False  # whether the whole body has been taken
         self._cut = False
         self.begun = False  # whether the status is on its way
@@ -140,9 +145,7 @@ class Exchange:
             elif isinstance(event, EndOfRequest):
                 self._over = True
             elif isinstance(event, NeedData):
-                data = b""
-                with trio.move_on_after(self._within):
-                    data = await self._wire.receive(size)
+                data = await self._receive(size)
                 if data:
                     self._codec.receive(data)
                 else:
@@ -153,6 +156,19 @@ class Exchange:
             self.broken = True
             raise PeerGone
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _receive(self, size: int) -> bytes:
+        """Some bytes; none from who has gone, sleeps, or sends one now and then to keep the connection."""
+        data, before = b"", trio.current_time()
+        with trio.move_on_after(self._within):
+            data = await self._wire.receive(size)
+        self._waited += trio.current_time() - before
+        self._came += len(data)
+        if self._waited > self._within:
+            if self._came < self._slowest:
+                return b""
+            self._waited, self._came = 0.0, 0
+        return data
 
     async def body(self, limit: int) -> bytes:
         """The whole body; InvalidParameter when it is longer than `limit` bytes."""
@@ -337,7 +353,10 @@ class HttpServer:
         while not self._stop.is_set():
             exchange = None
             try:
-                request = await self._next_request(wire, codec)
+                limits = self._limits
+                request = await next_request(
+                    wire, codec, head=limits.head, idle=limits.idle, waiting=self._waiting
+                )
                 if request is None:
                     return
                 exchange = Exchange(wire, codec, request, self._base, self._limits)
@@ -352,30 +371,6 @@ class HttpServer:
             if not again:
                 await wire.linger(LINGER)
                 return
-
-    async def _next_request(self, wire: Wire, codec: ServerCodec) -> Request | None:
-        limits, now = self._limits, trio.current_time
-        until = math.inf
-        while True:
-            event = codec.next_event()
-            if isinstance(event, Request):
-                return event
-            if isinstance(event, Closed):
-                return None
-            if not isinstance(event, NeedData):
-                continue
-            if codec.mid_request:
-                until = min(until, now() + limits.head)  # of all of it, or one byte at a time
-            data = b""
-            with trio.move_on_at(min(until, now() + limits.idle)) as scope:
-                self._waiting.add(scope)
-                try:
-                    data = await wire.receive(1 << 16)
-                finally:
-                    self._waiting.discard(scope)
-            if scope.cancelled_caught or not data:
-                return None
-            codec.receive(data)
 
 
 async def _encrypted(sock: socket.socket, context: ssl.SSLContext, within: float) -> TlsConnection:

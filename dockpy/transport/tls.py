@@ -77,7 +77,9 @@ def _load_folder(context: ssl.SSLContext, folder: str, *, verify: bool) -> None:
             try:
                 context.load_verify_locations(path)
             except (OSError, ssl.SSLError) as error:
-                raise Unavailable(f"{path} cannot be used as a certificate: {error}") from None
+                raise Unavailable(
+                    f"{path} cannot be used as a certificate: {_told(error)}"
+                ) from None
         elif name.endswith(".cert"):
             if f"{stem}.key" not in names:
                 raise Unavailable(
@@ -87,7 +89,7 @@ def _load_folder(context: ssl.SSLContext, folder: str, *, verify: bool) -> None:
             try:
                 context.load_cert_chain(path, f"{folder}/{stem}.key")
             except (OSError, ssl.SSLError) as error:
-                raise Unavailable(f"{path} cannot be used with its key: {error}") from None
+                raise Unavailable(f"{path} cannot be used with its key: {_told(error)}") from None
         elif name.endswith(".key") and f"{stem}.cert" not in names:
             raise Unavailable(f"missing client certificate {stem}.cert for key {name}")
 
@@ -100,12 +102,16 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
-        reason = reason or "one is not PEM, or not what it should be"
         raise Unavailable(
-            f"{certificate} and {key} are no certificate with its key: {reason}"
+            f"{certificate} and {key} are no certificate with its key: {_told(error)}"
         ) from None
     return context
+
+
+def _told(error: OSError) -> str:
+    """What is wrong with a file, without the library's numbers and places."""
+    said = error.reason if isinstance(error, ssl.SSLError) else (error.strerror or "").lower()
+    return said or "it is not PEM, or not what it should be"
 
 
 def reason(error: BaseException) -> str:

@@ -177,6 +177,26 @@ def test_a_file_that_is_no_json_is_left_alone(person: Person) -> None:
     assert person.path.read_text() == "{not json"
 
 
+def test_a_place_that_takes_no_file_is_told_with_what_to_do(person: Person) -> None:
+    for place, why in (("a-file", "not a directory"), ("/proc", "no such file or directory")):
+        folder = person.folder / place
+        if place == "a-file":
+            folder.write_text("")
+        person.environ["DOCKER_CONFIG"] = str(folder)
+        code, out, err = person.do("login", "-u", "me", "--password-stdin", "r", input=b"secret")
+        assert (code, out) == (1, "")
+        assert err.splitlines()[-1] == (
+            f"Error saving credentials: {folder}/config.json cannot be changed: {why};"
+            " DOCKER_CONFIG can name another folder, one that you may write to"
+        )
+
+
+def test_a_config_that_cannot_be_read_is_dockers_warning(person: Person) -> None:
+    person.path.mkdir()
+    _, _, err = person.do("pull", "-q", "r/x")
+    assert f"WARNING: Error loading config file: open {person.path}: is a directory\n" in err
+
+
 def test_a_link_to_the_file_stays_one(person: Person) -> None:
     target = person.folder / "kept" / "real.json"
     target.parent.mkdir()
@@ -199,6 +219,13 @@ def test_logout_forgets_all_spellings(person: Person) -> None:
     person.write({"auths": {"r": old, "https://r": old, "http://r": old, "s": old}})
     assert person.do("logout", "https://r/v1/")[:2] == (0, "Removing login credentials for r\n")
     assert person.config() == {"auths": {"s": old}}
+
+
+def test_logout_tells_of_each_secret_that_stays(person: Person) -> None:
+    person.write({"credHelpers": {"r": "lost"}})
+    code, _, err = person.do("logout", "r")
+    assert code == 0
+    assert err.startswith("WARNING: could not erase credentials:\nr: error erasing credentials")
 
 
 def test_the_terminal_does_not_show_the_password(person: Person) -> None:

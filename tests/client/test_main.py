@@ -262,6 +262,17 @@ def test_a_missing_image_is_pulled_once_and_its_sentence_told() -> None:
     ]
 
 
+def test_an_archive_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    with Recorder(lambda request, _: reply(200, b"tar")) as daemon:
+        for place, why in (
+            (tmp_path, "is a directory"),
+            (Path("/proc/archive"), "no such file or directory"),
+        ):
+            result = daemon.run(CLIENT, "save", "-o", str(place), "image")
+            assert result.returncode == 1
+            assert result.stderr.decode() == f"open {place}: {why}\n"
+
+
 def test_the_cidfile_holds_the_id_and_an_existing_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cid"
     with Recorder() as daemon:

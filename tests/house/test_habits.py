@@ -45,6 +45,20 @@ def test_nothing_is_mocked() -> None:
     assert not wrong, wrong
 
 
+def test_every_shield_has_a_deadline() -> None:
+    """A cleanup that waits for a disk or a process that hangs would hold up the daemon's end for ever."""
+    wrong = [
+        s.place(node.lineno)
+        for s in PRODUCT
+        for node in every(s, ast.Call)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("CancelScope")
+        and any(word.arg == "shield" for word in node.keywords)
+        and not any(word.arg == "deadline" for word in node.keywords)
+    ]
+    assert not wrong, f"move_on_after(…, shield=True) instead: {wrong}"
+
+
 def test_no_global_state() -> None:
     wrong = [
         s.place(node.lineno)

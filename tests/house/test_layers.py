@@ -77,7 +77,8 @@ DOORS: dict[str, frozenset[str]] = {
     ),
     # `cp` packs and unpacks on this side, safely against the far end as the daemon does on its own.
     "client": frozenset({"storage.tar", "storage.pack", "storage.untar", "storage.untrusted"}),
-    "registry": frozenset({"linux.disk"}),  # its server writes early, as storage.content does
+    # Its server keeps blobs as storage.content does: the same files, written early.
+    "registry": frozenset({"linux.disk", "storage.layout"}),
 }
 
 # Outside libraries and the modules that may load them.

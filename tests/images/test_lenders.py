@@ -11,7 +11,7 @@ import pytest
 from dockpy.errors import Conflict, DockpyError
 from dockpy.images import archive
 from dockpy.images.store import ImageStore
-from tests.images.archives import docker_archive, image
+from tests.images.archives import docker_archive, image, oci_archive
 from tests.images.conftest import in_tree, opened
 
 
@@ -117,3 +117,19 @@ def test_what_a_lender_has_is_checked(tmp_path: Path, site: ImageStore, what: st
     mine.unpack(found)
     mine.snapshots.prepare("key", found.chain_ids[-1])
     assert all(str(tmp_path / "mine") in place for place in mine.snapshots.layers("key"))
+
+
+@pytest.mark.parametrize("form", ["", "another kind of owners\n"])
+def test_sizes_are_the_lenders_own(tmp_path: Path, form: str) -> None:
+    """Also where its trees do not serve here: what is told is what the layers take unpacked."""
+    site = opened(tmp_path / "site")
+    made = image("x" * 100_000, names=["app:1"], compress="gzip")
+    archive.load(site, io.BytesIO(oci_archive(made)).read, lambda message: None)
+    if form:
+        (tmp_path / "site/snapshots/form").write_text(form)
+    mine = opened(tmp_path / "mine", tmp_path / "site")
+    theirs, ours = site.resolve("app:1"), mine.resolve("app:1")
+    assert ours.size == theirs.size >= 100_000
+    assert mine.history(ours) == site.history(theirs)
+    mine.unpack(ours)
+    assert opened(tmp_path / "mine", tmp_path / "site").resolve("app:1").size == theirs.size

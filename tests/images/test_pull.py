@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from dockpy.images.store import ImageStore
 from dockpy.oci.platform import parse_platform
 from dockpy.oci.reference import parse_reference
 from dockpy.registry.session import Retries
-from tests.images.archives import MACHINE, sha256, tar_of
+from tests.house.sources import TOP
+from tests.images.archives import MACHINE, sha256, tar_of, zstd
 from tests.registry.toy import Handler, Toy, always, cut_after, endless, first, serving
 
 QUICK = Retries(attempts=3, first=0.01, longest=2.0)
@@ -359,3 +363,51 @@ def test_artifacts_and_broken_blobs_are_refused_by_name(store: ImageStore, toy: 
     toy.lies["/blobs/"] = always(500)
     with pytest.raises(DockpyError, match="500 Internal Server Error"):
         pull(store, f"{toy.host}/y:latest")
+
+
+PULL = """
+import sys
+from pathlib import Path
+from dockpy.storage import compression
+from tests.images.conftest import opened
+from tests.images.test_pull import pull
+store = opened(Path(sys.argv[2]))
+pull(store, sys.argv[1])
+print(compression._zstd_of_python() is not None, compression._zstd_of_system() is not None)
+print(Path(store.snapshots.chain_tree(store.resolve(sys.argv[1]).chain_ids[-1]).path, "etc/b").read_text())
+"""
+
+
+@pytest.mark.parametrize("tier", ["library", "program", "none"])
+def test_zstd_layers_are_pulled_by_whatever_the_host_has(
+    toy: Toy, tmp_path: Path, tier: str
+) -> None:
+    """In a process of its own, which finds no library where a file of that name is none."""
+    if shutil.which("zstd") is None:
+        pytest.skip("the zstd program, which makes the test's data, is not installed")
+    plain = [layer("a", os.urandom(3 << 20)), layer("b", b"it is there")]
+    diff_ids = [sha256(one) for one in plain]
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = {"architecture": MACHINE, "os": "linux", "rootfs": rootfs}
+    toy.put_image([zstd(one) for one in plain], diff_ids, "latest", config=config)
+    environ = dict(os.environ)
+    if tier != "library":
+        (tmp_path / "libzstd.so.1").write_text("no library")
+        environ["LD_LIBRARY_PATH"] = str(tmp_path)
+    if tier == "none":
+        environ["PATH"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PULL, f"{toy.host}/x/y:latest", str(tmp_path / "store")],
+        cwd=TOP, env=environ, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    if sys.version_info >= (3, 14):
+        tier = "python"
+    if tier == "none":
+        assert "has neither Python 3.14, libzstd nor zstd" in done.stderr
+        assert done.stderr.rstrip().splitlines()[-1].startswith("dockpy.errors.Unavailable: ")
+        return
+    assert not done.returncode, done.stderr
+    which, text = done.stdout.splitlines()
+    assert text == "it is there"
+    if tier == "program":
+        assert which == "False False"

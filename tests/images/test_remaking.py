@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dockpy.images.check import ImageCheck
 from dockpy.images.quota import Quota
 from dockpy.images.remaking import Thinning
 from dockpy.images.store import READERS, ImageStore
+from tests.cuts import cut
 from tests.images.archives import docker_archive, image, oci_archive, sha256
 from tests.images.conftest import Open, is_empty, opened
 from tests.images.test_push import blobs, load, pull, push, taker, told
@@ -270,3 +272,25 @@ def test_an_archive_of_docker_loads_where_its_layers_were_dropped(store: ImageSt
         archive.load(store, io.BytesIO(data).read, lambda line: None)
         assert Thinning(store).thin()
     assert saved(store, "app:1")
+
+
+def test_cut_anywhere_the_image_can_still_be_saved(tmp_path: Path) -> None:
+    first = opened(tmp_path / "store")
+    made = image(BIG, names=["app:1"], compress="gzip")
+    load(first, made, oci_archive)
+    for at in range(1, 100):
+        shutil.copytree(tmp_path / "store", tmp_path / f"{at}", symlinks=True)
+
+        def thin_and_save(folder: Path = tmp_path / f"{at}") -> None:
+            store = opened(folder)
+            assert Thinning(store).thin()
+            saved(store, "app:1")
+
+        was_cut = cut(thin_and_save, at)
+        store = opened(tmp_path / f"{at}")  # the next daemon
+        assert sha256(gzip.decompress(_layer(saved(store, "app:1")))) == sha256(made.layers[0])
+        assert not found(store, tmp_path / "damaged")
+        if not was_cut:
+            assert at > 5, "nothing was written?"
+            return
+    raise AssertionError("it goes on writing")

@@ -27,7 +27,7 @@ def test_killed_at_any_point_of_an_upload(tmp_path: Path) -> None:
     have = 0
     deaths = 0
     while True:
-        killer = threading.Timer(chance.uniform(0.005, 0.06), serving.kill)
+        killer = threading.Timer(chance.uniform(0.003, 0.03), serving.kill)
         if deaths < 6:
             killer.start()
         answer = None

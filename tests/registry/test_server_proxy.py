@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.sources import TOP
 from tests.registry.serving import OCI_MANIFEST, Answer, Serving, digest_of
 from tests.registry.toy import Handler, Toy, always, cut_after, serving
 
@@ -315,3 +318,81 @@ def test_evict_forgets_what_nobody_asks_for(tmp_path: Path) -> None:
             assert Repository(running).blob(digest_of(layer)).body == layer
         finally:
             running.stop()
+
+
+def test_a_limit_forgets_what_nobody_has_asked_for_longest(tmp_path: Path) -> None:
+    with serving(Toy()) as toy:
+        layers = [os.urandom(40_000) for _ in range(4)]
+        marks = []
+        for number, layer in enumerate(layers):
+            toy.put_image([layer], [], f"v{number}")
+            hexes = digest_of(layer).partition(":")[2]
+            marks.append(tmp_path / f"store/repositories/a/_blobs/sha256/{hexes}")
+        running = Serving(tmp_path / "store", f"--proxy={toy.url}", "--limit=100k")
+        try:
+            for number in (0, 1):
+                assert Repository(running).manifest(f"v{number}").status == 200
+                assert Repository(running).blob(digest_of(layers[number])).body == layers[number]
+            os.utime(marks[0], (1e9, 1e9))
+            os.utime(marks[1], (1e9 - 1, 1e9 - 1))
+            assert Repository(running).blob(digest_of(layers[1])).body == layers[1]  # used again
+            for number, left in ((2, [1, 2]), (3, [2, 3])):
+                assert Repository(running).manifest(f"v{number}").status == 200
+                assert Repository(running).blob(digest_of(layers[number])).body == layers[number]
+                end = time.monotonic() + 10
+                while [n for n, mark in enumerate(marks) if mark.exists()] != left:
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+            kept = sum(one.stat().st_size for one in (tmp_path / "store/blobs/sha256").iterdir())
+            assert kept <= 100 << 10
+            assert Repository(running).manifest("v0").status == 200
+            assert Repository(running).blob(digest_of(layers[0])).body == layers[0]
+        finally:
+            running.stop()
+
+
+def test_a_blob_beyond_the_limit_is_served_and_the_next_takes_its_place(tmp_path: Path) -> None:
+    with serving(Toy()) as toy:
+        layers = [os.urandom(40_000) for _ in range(2)]
+        toy.put_image(layers, [], "latest")
+        running = Serving(tmp_path / "store", f"--proxy={toy.url}", "--limit=1k")
+        try:
+            for layer in (*layers, *layers):
+                assert Repository(running).blob(digest_of(layer)).body == layer
+            blobs = tmp_path / "store/blobs/sha256"
+            end = time.monotonic() + 10
+            while len(list(blobs.iterdir())) > 1:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        finally:
+            running.stop()
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--proxy", ""], "--proxy is empty"),
+        (["--htpasswd="], "--htpasswd is empty"),
+        (["--htpasswd", "/etc"], "--htpasswd /etc is a folder: give the file that"),
+        (["--htpasswd", "/no/such"], "--htpasswd /no/such: no such file or directory"),
+        (
+            ["--tls-cert", "/etc", "--tls-key", "/etc"],
+            "no certificate with its key: is a directory",
+        ),
+        (["--proxy", "https://"], "--proxy https://: "),
+        (["--limit", "1G"], "--limit is for a cache"),
+        (["--limit", "0", "--proxy", "docker.io"], "a limit of 0 would keep nothing"),
+    ],
+)
+def test_what_is_not_meant_is_not_served(tmp_path: Path, flags: list[str], text: str) -> None:
+    command = [sys.executable, "-m", "dockpy", "registry", "serve", f"--store={tmp_path}"]
+    listen = ["--listen", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [*command, *listen, *flags],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode and text in ended.stderr and not ended.stdout

@@ -88,7 +88,8 @@ class Toy:
             },
             "layers": [
                 {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                    "mediaType": "application/vnd.oci.image.layer.v1.tar+"
+                    + ("zstd" if layer[:4] == b"\x28\xb5\x2f\xfd" else "gzip"),
                     "digest": self.put_blob(layer),
                     "size": len(layer),
                 }

@@ -13,8 +13,7 @@ from dockpy.storage.copy import merge
 from dockpy.storage.diff import Change, changes, compared
 from dockpy.storage.owners import SideTable
 from dockpy.storage.tree import write_tar
-from dockpy.storage.trees import USER_OPAQUE
-from dockpy.storage.view import Tree
+from dockpy.storage.view import USER_OPAQUE, Tree
 from tests.storage.archives import Archive, unpack
 
 

@@ -45,7 +45,6 @@ async def said(stream: trio.SocketStream) -> bytes:
     ("limits", "sent"),
     [
         (Limits(idle=0.1), b""),
-        (Limits(head=0.1), b"GET / HTTP/1.1\r\nHo"),
         (Limits(block=0.1), b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nab"),
     ],
 )
@@ -61,16 +60,18 @@ def test_who_falls_asleep_is_hung_up_on(limits: Limits, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "begin"),
+    ("limits", "handle", "begin"),
     [
-        (Limits(head=0.3), b"GET / HTTP/1.1\r\nLong: "),
+        (Limits(head=0.3), answer, b"GET / HTTP/1.1\r\nLong: "),
         # Refused, and the rest of its body is not waited for.
-        (Limits(block=0.3), b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 5000\r\n\r\n"),
+        (Limits(block=0.3), refuse, b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 5000\r\n\r\n"),
+        # Welcome, as an upload is from who may push.
+        (Limits(block=0.3), answer, b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 90\r\n\r\n"),
     ],
 )  # fmt: skip
-def test_who_trickles_is_hung_up_on(limits: Limits, begin: bytes) -> None:
+def test_who_trickles_is_hung_up_on(limits: Limits, handle: Handler, begin: bytes) -> None:
     async def main() -> None:
-        async with serving(limits, refuse) as port, trio.open_nursery() as nursery:
+        async with serving(limits, handle) as port, trio.open_nursery() as nursery:
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await stream.send_all(begin)
 
@@ -81,10 +82,25 @@ def test_who_trickles_is_hung_up_on(limits: Limits, begin: bytes) -> None:
                         await trio.sleep(0.05)
 
             nursery.start_soon(trickle)
+            got = b""
             with trio.fail_after(3), suppress(trio.BrokenResourceError):
-                while await stream.receive_some():
-                    pass
+                while data := await stream.receive_some():
+                    got += data
+            assert got[9:12] in (b"", b"401", b"408")
             nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_who_is_slow_and_not_too_slow_is_heard_to_the_end() -> None:
+    async def main() -> None:
+        async with serving(Limits(block=0.1, slowest=10)) as port:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(b"PUT / HTTP/1.1\r\nHost: s\r\nContent-Length: 100\r\n\r\n")
+            for _ in range(10):
+                await trio.sleep(0.03)
+                await stream.send_all(b"x" * 10)
+            assert (await said(stream)).startswith(HEAD)
 
     trio.run(main)
 

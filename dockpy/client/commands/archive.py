@@ -54,12 +54,13 @@ def save_to(path: str, stream: Stream) -> None:
     """The file appears whole or not at all; what is no regular file (a device, a pipe) is written
     as it is.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        temporary = path
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    else:
-        temporary = f"{path}.{os.getpid()}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary, flags = path, os.O_WRONLY | os.O_CLOEXEC
+    if os.path.isfile(path) or not os.path.exists(path):
+        temporary, flags = f"{path}.{os.getpid()}.tmp", flags | os.O_CREAT | os.O_EXCL
+    try:
+        fd = os.open(temporary, flags, 0o600)
+    except OSError as error:
+        raise CommandError(f"open {path}: {(error.strerror or '').lower()}") from None
     try:
         try:
             for piece in stream.pieces():

@@ -17,6 +17,10 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
     from dockpy.client import birth
     from dockpy.paths import Paths, store_of
 
+    for flag in ("htpasswd", "listen", "proxy", "store", "tls-cert", "tls-key"):
+        # Of a variable that is not set, in a script: served would be another thing than was meant.
+        if options.given(flag) and not options.text(flag):
+            raise CommandError(f"--{flag} is empty: give it a value, or leave it out")
     settings: dict[str, object] = {
         "listen": options.text("listen", "127.0.0.1:5000"),
         "readOnly": options.on("read-only"),
@@ -29,6 +33,8 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
     upstream = options.text("proxy")
     if upstream:
         settings.update(_upstream(cli, upstream))
+    if options.given("limit"):
+        settings["limit"] = _limit(options.text("limit"), upstream)
     if not folder or options.on("images"):
         if not cli.own_daemon:
             raise CommandError(
@@ -48,6 +54,17 @@ def registry_serve_command(cli: Cli, options: Options, arguments: list[str]) -> 
     os.close(into)
     argv = reexec.argv("registry", str(out))
     os.execve(argv[0], argv, dict(cli.environ))
+
+
+def _limit(text: str, upstream: str) -> int:
+    from dockpy.client import units
+
+    if not upstream:
+        raise CommandError("--limit is for a cache, whose blobs can come again: give --proxy, too")
+    size = units.ram_bytes(text)
+    if size <= 0:
+        raise CommandError("a limit of 0 would keep nothing: leave it out for no limit")
+    return size
 
 
 def _upstream(cli: Cli, url: str) -> dict[str, object]:
