@@ -217,7 +217,9 @@ class Folders:
         """What a restart policy must know after a power cut; durable when this returns."""
         path = f"{self.bundle(container_id)}/restart.json"
         data = json.dumps({"begun": state.begun, "stopped": state.stopped}).encode()
-        data = data.ljust(WISH)  # always as long, so that each has room in the place of the last one
+        data = data.ljust(
+            WISH
+        )  # always as long, so that each has room in the place of the last one
         try:
             files.write_atomic(path, data)
         except OSError as error:
