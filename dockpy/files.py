@@ -31,6 +31,20 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
         sync_folder(os.path.dirname(path) or ".")
 
 
+def write_over(path: str, data: bytes) -> None:
+    """Into the room that the file has already, where its disk has no other: less than a sector, so that a
+    power cut leaves old or new. OSError where there is no such file, or it is shorter.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if len(data) > min(os.fstat(fd).st_size, 512):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.pwrite(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_temporary(path: str, data: bytes, mode: int = 0o600, *, durable: bool) -> str:
     """The name of a new file beside `path` with what is to stand there: renaming it is the caller's.
 

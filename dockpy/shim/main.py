@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 # docker gives the processes that outlive an exec's first one so long to let go of its pipes.
 PATIENCE = 2.0
 PAST = 8  # so many ended execs are remembered
-# After so many ms without an event a shim takes its rest (linux.samepage: 2 ms of work); the longer
-# one keeps a container that says a line every second from having it done every second.
-QUIET, LONG_QUIET = 500, 5000
+# After so many ms without an event a shim takes its rest (linux.samepage: 2 ms of work): not while more
+# containers are being started, and not at all for one that is soon over. The longer one keeps a container
+# that says a line every few seconds from having it done as often.
+QUIET, LONG_QUIET = 2000, 5000
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 

@@ -10,6 +10,7 @@ container.json, the file alone for any other.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -89,6 +90,7 @@ class Record:
             raise InvalidParameter(f"a record without {error}") from None
 
 
+WISH = len(json.dumps({"begun": False, "stopped": False}))
 _SHAPE = {
     "Id": str,
     "Name": str,
@@ -213,8 +215,17 @@ class Folders:
 
     def write_wish(self, container_id: str, state: State) -> None:
         """What a restart policy must know after a power cut; durable when this returns."""
+        path = f"{self.bundle(container_id)}/restart.json"
         data = json.dumps({"begun": state.begun, "stopped": state.stopped}).encode()
-        files.write_atomic(f"{self.bundle(container_id)}/restart.json", data)
+        data = data.ljust(
+            WISH
+        )  # always as long, so that each has room in the place of the last one
+        try:
+            files.write_atomic(path, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(path):
+                raise
+            files.write_over(path, data)
 
     def _wish(self, name: str, state: State) -> State:
         try:

@@ -43,7 +43,7 @@ def sizes(engine: Engine) -> None:
                 engine.running("sh", "-c", f"yes '{LOG_LINE}' | head -n 1000; exec sleep 1000")
             )
             engine.time("exec", names[-1], "true")
-        time.sleep(1)
+        time.sleep(3)  # the shims have come to rest (shim.main.QUIET)
         ours = processes(engine)
         figures[count] = pss(
             [pid for role, pids in ours.items() if role != "workload" for pid in pids]

@@ -174,7 +174,8 @@ def test_containers_outlive_a_full_disk(disk: Engine) -> None:
     quick = run("quick", "trap 'exit 7' TERM; while :; do sleep 0.05; done")
     always: dict[str, object] = {"RestartPolicy": {"Name": "always"}}
     again = run("again", "sleep 1; exit 3", always)
-    stopped = run("stopped", "sleep 1000", always)
+    unless: dict[str, object] = {"RestartPolicy": {"Name": "unless-stopped"}}
+    stopped = run("stopped", "sleep 1000", unless)
     dead = run("dead", "head -c 300000 /dev/zero")
     disk.wait(dead)
     spare = disk.create("true", name="spare", Image=BUSYBOX)
@@ -208,6 +209,12 @@ def test_containers_outlive_a_full_disk(disk: Engine) -> None:
     eventually(lambda: os.statvfs(disk.paths.store).f_bavail > free)
     brim(disk)
     assert disk.ask("POST", f"/containers/{stopped}/stop?t=0").status == 204
+    # Nor is what a user has decided, whatever dies before there is room to write it.
+    assert wish(disk, stopped) == {"begun": True, "stopped": True}
+    brim(disk)
+    kill(disk.record()["daemon"]["pid"])
+    come_back(disk)
+    assert (disk.state(stopped)["Status"], disk.state(stopped)["ExitCode"]) == ("exited", 137)
 
     room(disk)
     eventually(lambda: b"bytes of output are missing here" in disk.output(floods[0]))
@@ -215,8 +222,6 @@ def test_containers_outlive_a_full_disk(disk: Engine) -> None:
         eventually(lambda flood=flood: told(disk, flood))  # type: ignore[misc]  # of this turn
     eventually(lambda: disk.state(again)["Running"] is True)
     assert disk.state(quick)["ExitCode"] == 7
-    # What a user decided meanwhile is written in the end.
-    eventually(lambda: wish(disk, stopped) == {"begun": True, "stopped": True})
     assert disk.wait(disk.run("true", name="new", Image=BUSYBOX)) == 0
     assert b"error" not in disk.ask("POST", "/images/load", archive).body
     assert disk.ask("POST", f"/containers/{spare}/start").status == 204
