@@ -161,12 +161,12 @@ def write_images(archive: Path, names: list[str]) -> None:
 
 
 def load(engine: Engine) -> float:
-    engine.popen("rmi", "-f", DEBIAN).wait(60)
+    engine.popen("rmi", "-f", PULLED, DEBIAN).wait(60)  # the same layer under two names
     return engine.time("load", "-i", engine.environ["IMAGES"] + "/debian.tar")
 
 
 def pull(engine: Engine) -> float:
-    engine.popen("rmi", "-f", PULLED, DEBIAN).wait(60)  # the same layer under another name
+    engine.popen("rmi", "-f", PULLED, DEBIAN).wait(60)
     return engine.time(*engine.pull, PULLED)
 
 
