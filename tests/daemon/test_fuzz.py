@@ -23,7 +23,7 @@ from tests.daemon.conftest import IMAGE, Answer, Engine, eventually, parse
 from tests.daemon.fuzz import Fuzzer, Request, operations
 
 LONG = bool(os.environ.get("DOCKPY_TEST_LONG"))
-ROUNDS = 300 if LONG else 6
+ROUNDS = 150 if LONG else 6
 PATIENCE = 10.0  # seconds until an answer's head must be there
 SCRIPT = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 NAMES = ("one", "two")
