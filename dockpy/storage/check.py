@@ -15,11 +15,10 @@ from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Read
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import safe_path
-from dockpy.storage.view import Tree
+from dockpy.storage.view import WHITEOUT, Tree
 
 _CHUNK = 1 << 20
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_WHITEOUT = b".wh."
 
 
 def blob_problem(content: ContentStore, blob: Digest, progress: Callable[[int], None]) -> str:
@@ -64,8 +63,8 @@ def _wanted(archive: TarReader) -> dict[bytes, Entry]:
     while (entry := archive.next()) is not None:
         path = safe_path(entry.name)
         folder, _, base = path.rpartition(b"/")
-        if base.startswith(_WHITEOUT):
-            hidden = base[len(_WHITEOUT) :]
+        if base.startswith(WHITEOUT):
+            hidden = base[len(WHITEOUT) :]
             wanted.pop(folder + b"/" + hidden if folder else hidden, None)
         elif path:
             wanted[path] = entry

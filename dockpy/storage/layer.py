@@ -27,11 +27,10 @@ from dockpy.storage.owners import Owners, Remembered, remembered_fd
 from dockpy.storage.source import HONEST, Limits, Source
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
-from dockpy.storage.view import OPAQUE, USER_OPAQUE
+from dockpy.storage.view import OPAQUE, USER_OPAQUE, WHITEOUT
 
 Read = Callable[[int], bytes]
 
-WHITEOUT = b".wh."
 AUFS = b".wh..wh."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

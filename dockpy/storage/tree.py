@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from dockpy.storage import tar
-from dockpy.storage.layer import WHITEOUT
 from dockpy.storage.pack import Packer
 from dockpy.storage.snapshot import Send, Write
 from dockpy.storage.tar import Entry
-from dockpy.storage.view import OPAQUE, Item, Tree, is_whiteout, opaque, owner_of, walk
+from dockpy.storage.view import OPAQUE, WHITEOUT, Item, Tree, is_whiteout, opaque, owner_of, walk
 
 
 def write_tar(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dockpy.linux import beneath
 from dockpy.storage.owners import Remembered, SideTable, remembered_fd
 
+WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 USER_OPAQUE = "user.overlay.opaque"
 TRUSTED_OPAQUE = "trusted.overlay.opaque"
