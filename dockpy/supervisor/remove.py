@@ -54,6 +54,7 @@ async def _kill(containers: Containers, container: Container) -> None:
     if container.shim is not None:
         with suppress(Lost):  # it ends in this very moment
             await container.shim.ask(lambda link: link.kill(9, everyone=True))
+            containers.publish(container, "kill", signal="9")
     if container.state.paused:
         await pause.resume(containers, container)  # the freezer of version 1 holds back even that
     with trio.move_on_after(KILL_WITHIN) as scope:

@@ -166,3 +166,28 @@ def test_wait_and_logs_of_other_shells_survive_the_daemon(engine: Engine) -> Non
     assert (out.decode().splitlines(), err) == ([f"line {n}" for n in range(LINES)], b"")
     assert logs.returncode == 0
     engine.cli("rm", name)
+
+
+def test_events_of_another_shell_survive_the_daemon(engine: Engine) -> None:
+    if not engine.is_dockpy:
+        pytest.skip("kill tests know dockpy's processes")
+    name = engine.name()
+    events = engine.start(
+        *("events", "--filter", f"container={name}", "--format", "{{.Action}}"),
+        stdout=subprocess.PIPE,
+    )
+    assert events.stdout is not None
+    try:
+        time.sleep(0.5)  # it listens
+        engine.cli("run", "-d", "--name", name, engine.image, "sleep", "100")
+        told = [events.stdout.readline().decode().strip() for _ in range(2)]
+        assert told == ["create", "start"]
+        os.kill(processes(engine)["daemon"][0], signal.SIGKILL)
+        assert engine.cli("rm", "-f", name).code == 0
+        told = [events.stdout.readline().decode().strip() for _ in range(3)]
+        assert told == ["kill", "die", "destroy"]
+        assert events.poll() is None
+    finally:
+        events.kill()
+        events.wait()
+        events.stdout.close()

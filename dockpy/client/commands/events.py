@@ -63,7 +63,7 @@ def _started() -> int:
 def _await_daemon(cli: Cli) -> None:
     from dockpy.client.commands.logs import await_daemon
 
-    await_daemon(cli, "/_ping")
+    await_daemon(cli, "/version")  # an answer of JSON, as that expects
 
 
 def _moment(text: str) -> str:
