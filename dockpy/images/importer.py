@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dockpy.errors import InvalidParameter
 from dockpy.images import changes as instructions
 from dockpy.images.image import Image, timestamp
 from dockpy.images.making import put_image
@@ -16,7 +15,7 @@ from dockpy.oci.descriptor import OCI_LAYER, Descriptor
 from dockpy.oci.digest import DiffID
 from dockpy.oci.image import ContainerConfig, History, ImageConfig
 from dockpy.oci.platform import Platform, host_platform
-from dockpy.oci.reference import Reference, parse_reference
+from dockpy.oci.reference import parse_repository
 from dockpy.storage.compression import decompressed
 from dockpy.storage.snapshot import Read
 
@@ -33,7 +32,7 @@ def import_rootfs(
     """The layer is kept uncompressed: its digest is its diff id then, and unpacking it needs no
     second hash.
     """
-    names = [_name(repo, tag)] if repo else []
+    names = [parse_repository(repo, tag)] if repo else []
     config = instructions.apply(ContainerConfig(), changes)
     plain = decompressed(read)
     with store.writing():
@@ -52,10 +51,3 @@ def import_rootfs(
             comment=comment,
         )
         return put_image(store, image.to_bytes(), [Descriptor(OCI_LAYER, blob, size)], names)
-
-
-def _name(repo: str, tag: str) -> Reference:
-    reference = parse_reference(repo)
-    if reference.digest:
-        raise InvalidParameter("cannot import digest reference")
-    return reference.with_tag(tag) if tag else reference.tagged()

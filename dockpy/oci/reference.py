@@ -108,6 +108,14 @@ def parse_reference(text: str) -> Reference:
     return Reference(domain, path, tag, value)
 
 
+def parse_repository(repo: str, tag: str) -> Reference:
+    """What an image is to be called for `repo` and `tag`, as commit and import have them apart."""
+    reference = parse_reference(repo)
+    if reference.digest:
+        raise InvalidParameter("cannot import digest reference")
+    return reference.with_tag(tag) if tag else reference.tagged()
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     # Upper case marks a domain too: no path component has any.

@@ -10,12 +10,12 @@ import trio
 
 from dockpy.api.container import Config
 from dockpy.api.container import Healthcheck as AskedHealthcheck
-from dockpy.errors import Conflict, InvalidParameter
+from dockpy.errors import Conflict
 from dockpy.images import changes as instructions
 from dockpy.images.commit import Commit, commit_image
 from dockpy.images.image import Image
 from dockpy.oci.image import ContainerConfig, Healthcheck
-from dockpy.oci.reference import Reference, parse_reference
+from dockpy.oci.reference import parse_repository
 from dockpy.storage.snapshot import Write
 from dockpy.supervisor import pause as standstill
 from dockpy.supervisor.container import Container
@@ -40,7 +40,7 @@ class Request:
 async def commit(containers: Containers, container: Container, request: Request) -> str:
     """The id of the new image."""
     record = container.record
-    name = _name(request.repo, request.tag)
+    name = parse_repository(request.repo, request.tag) if request.repo else None
     own = image_config_of(record.config)
     asked = own if request.config is None else image_config_of(request.config)
     config = merged(instructions.apply(asked, request.changes), own)
@@ -82,15 +82,6 @@ async def _still(containers: Containers, container: Container, pause: bool) -> A
             with trio.move_on_after(TO_WAKE, shield=True):
                 async with container.lock:
                     await standstill.wake(containers, container)
-
-
-def _name(repo: str, tag: str) -> Reference | None:
-    if not repo:
-        return None
-    reference = parse_reference(repo)
-    if reference.digest:
-        raise InvalidParameter("cannot import digest reference")
-    return reference.with_tag(tag) if tag else reference.tagged()
 
 
 def image_config_of(config: Config) -> ContainerConfig:

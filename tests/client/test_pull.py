@@ -7,9 +7,20 @@ import pty
 
 import pytest
 
-from dockpy.client.commands.images import full_name
+from dockpy.client.commands.images import full_name, split_reference
+from dockpy.client.errors import CommandError
 from dockpy.client.livelines import LiveLines
 from dockpy.oci.reference import parse_reference
+
+
+def test_a_name_has_one_tag() -> None:
+    digest = "sha256:" + "a" * 64
+    assert split_reference("localhost:5000/x:y") == ("localhost:5000/x", "y")
+    assert split_reference("localhost:5000/x") == ("localhost:5000/x", "")
+    assert split_reference(f"x:y@{digest}") == ("x:y@sha256", "a" * 64)
+    for name in ("", "x:", "x:y:z", "localhost:5000/x:y:z"):
+        with pytest.raises(CommandError, match="invalid reference format"):
+            split_reference(name)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ HISTORY_HEADERS = {
 def split_reference(name: str) -> tuple[str, str]:
     """(repository, tag or ""); a colon before a slash is a port."""
     head, colon, tag = name.rpartition(":")
-    if not name or (colon and not tag):
+    twice = ":" in head.rpartition("/")[2] and "@" not in head and "/" not in tag
+    if not name or (colon and not tag) or twice:
         raise CommandError("invalid reference format")
     return (head, tag) if colon and "/" not in tag else (name, "")
 
