@@ -197,6 +197,7 @@ def _start_message(
 
 
 def _surroundings(containers: Containers, record: Record, bundle: str) -> Surroundings:
+    _check_devices(record)
     host = record.host_config
     return Surroundings(
         bundle=bundle,
@@ -209,6 +210,16 @@ def _surroundings(containers: Containers, record: Record, bundle: str) -> Surrou
         host_devices=_host_devices() if host.privileged else (),
         host_ipc=tuple(p for p in ("/dev/mqueue", "/dev/shm") if os.path.isdir(p)),
     )
+
+
+def _check_devices(record: Record) -> None:
+    """Told here by its name: as a bind it would be told as one."""
+    for device in record.host_config.devices:
+        if not os.path.exists(device.path_on_host):
+            raise InvalidParameter(
+                "error gathering device information while adding custom device "
+                f'"{device.path_on_host}": no such file or directory'
+            )
 
 
 def _joined(containers: Containers, record: Record) -> Mapping[str, str]:

@@ -421,6 +421,13 @@ def test_device(engine: Engine) -> None:
     assert result.out == "character special file\n"
 
 
+def test_a_missing_device_is_told_by_its_name(engine: Engine) -> None:
+    result = engine.cli("run", "--rm", "--device", "/dev/nope", engine.image, "true")
+    assert result.code == 127  # docker's client goes by the words
+    words = 'error gathering device information while adding custom device "/dev/nope": no such'
+    assert words in result.err
+
+
 def test_devices_that_every_container_has(engine: Engine) -> None:
     result = engine.cli(
         "run", "--rm", engine.image, "sh", "-c",
