@@ -298,7 +298,7 @@ class Keeper:
         if not self._stop and self._somebody_waits():
             self._remake()
             return False
-        place.forget(self._paths)
+        place.forget(self._paths, self._run)
         self._listener.close()
         self._ended = True
         return True

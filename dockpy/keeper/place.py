@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import hashlib
 import json
@@ -122,8 +123,12 @@ def _write_over(paths: Paths, data: bytes) -> bytes:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), paths.daemon_json)
 
 
-def forget(paths: Paths) -> None:
+def forget(paths: Paths, run: str) -> None:
     """No daemon and no keeper any more; the next one has room for its record all the same."""
+    if not run.startswith(f"{paths.data}/"):
+        with contextlib.suppress(OSError):  # not empty: there are shims with their sockets
+            os.rmdir(f"{run}/s")
+            os.rmdir(run)
     if os.path.exists(paths.daemon_spare):
         files.unlink_if_exists(paths.daemon_json)
         return

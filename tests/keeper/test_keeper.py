@@ -400,6 +400,7 @@ def test_a_long_store_path_gets_a_short_run_folder(tmp_path: Path) -> None:
         assert house.code("true") == 0
     finally:
         house.ask({"stop": True})
+    wait_for(lambda: not os.path.exists(os.path.dirname(path)))
 
 
 def test_shims_own_little_memory(own: House) -> None:
