@@ -67,7 +67,7 @@ class Client(threading.Thread):
         self.now = ""
 
     def name(self) -> str:  # type: ignore[override]  # the thread's own is never asked for
-        return f"c{self._random.randrange(CONTAINERS)}"
+        return f"crowd{self._random.randrange(CONTAINERS)}"
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         return self._engine.ask(method, path, body)

@@ -29,7 +29,8 @@ SCRIPT = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 NAMES = ("one", "two")
 # What docker, too, answers with 500 or 503, in its own words.
 DOCKERS_OWN = re.compile(
-    r"is not paused|file name too long|connection refused|This node is not a swarm manager"
+    r"is not paused|file name too long|connection refused|no such host|"
+    r"This node is not a swarm manager"
 )
 
 
