@@ -53,8 +53,8 @@ async def _kill(containers: Containers, container: Container) -> None:
     gone = container.exits.add()
     if container.shim is not None:
         with suppress(Lost):  # it ends in this very moment
+            containers.publish(container, "kill", signal="9")  # before the exit tells of itself
             await container.shim.ask(lambda link: link.kill(9, everyone=True))
-            containers.publish(container, "kill", signal="9")
     if container.state.paused:
         await pause.resume(containers, container)  # the freezer of version 1 holds back even that
     with trio.move_on_after(KILL_WITHIN) as scope:
