@@ -27,6 +27,18 @@ class Lender:
         except (OSError, ValueError):
             return False
 
+    def foreign_tree(self, chain: ChainID) -> str:
+        """The tree of a layer for a twin (twin.py): a folder of its own `n`; "" when it has none."""
+        found = self.layer(chain)
+        if found is None or found.data:  # of a twin it has the names, and not the bytes
+            return ""
+        tree = f"{os.path.realpath(self.trees())}/{found.number}"
+        return "" if os.path.islink(tree) else tree
+
+    def trees(self) -> str:
+        """The folder of its trees."""
+        return f"{self._root}/n"
+
     def layer(self, chain: ChainID) -> Layer | None:
         try:
             found = read_layer(self._root, hex_of(chain))
@@ -35,7 +47,7 @@ class Lender:
         return found if os.path.isdir(self.tree(found)) else None
 
     def tree(self, one: Layer) -> str:
-        return os.path.realpath(f"{self._root}/n/{one.number}")
+        return os.path.realpath(f"{self.trees()}/{one.number}")
 
     def table(self, one: Layer) -> str:
         return os.path.realpath(f"{self._root}/o/{one.number}")

@@ -26,8 +26,12 @@ def recover(
     layers: dict[ChainID, Layer],
     actives: dict[str, Active],
     unmake: Callable[[Active], None],
+    lost: Callable[[Layer], bool],
 ) -> None:
-    """Mends the snapshots folder `root`; `layers` and `actives`, which are its `records`, lose what is gone."""
+    """Mends the snapshots folder `root`; `layers` and `actives`, which are its `records`, lose what is gone.
+
+    `lost`: whether a layer is another store's, and there no more.
+    """
     _remove_trials_and_halves(root)
     there = places.numbers()
     for active in list(actives.values()):
@@ -39,7 +43,7 @@ def recover(
     for one in list(layers.values()):
         if one.number not in there:
             log.error("the tree of layer %s is gone: it is made again when needed", one.chain)
-        elif not places.lost(one.number) or one.number in stood_on:
+        elif not lost(one) or one.number in stood_on:
             continue  # a lender's that is gone is unpacked when it is needed, unless it is needed now
         records.forget(one)
         del layers[one.chain]
@@ -50,6 +54,12 @@ def recover(
         else:
             unmake(Active("", number, 0))
             places.discard(number)
+    layered = {one.number for one in layers.values()}
+    for path, number in places.all_merged().items():
+        if number not in layered and not (
+            number and records.lost
+        ):  # it is merged again when needed
+            remove.remove_path(path)
     for number in places.tables() - used:
         if records.lost:
             places.set_table_aside(number, "as its tree")

@@ -96,7 +96,10 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             self.places.discard(number)
 
     def recover(self) -> None:
-        recover(self.root, self.places, self._records, self._layers, self._active, self._unmake)
+        recover(
+            self.root, self.places, self._records, self._layers, self._active,
+            self._unmake, self._lost,
+        )  # fmt: skip
 
     # Active trees
 
@@ -145,6 +148,7 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             raise InvalidParameter(f"{key!r:.80} cannot name a snapshot")
         top = None if parent is None else self._layer(parent)
         stack = self._stack(parent)
+        self._refuse_lost(stack)
         with self._lock:
             if key in self._active:
                 raise Conflict(f"container {key:.12} has a snapshot already")
@@ -153,7 +157,7 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             # Named in memory first: a drop of the parent must see it.
             self._active[key] = active
         try:
-            os.mkdir(self.places.path(number), 0o755)
+            os.mkdir(self.places.path(number), 0o700)  # nobody else's, who may read the layers
             self._make(active, stack)
             self._records.add(active)
             self.places.settle((number,))
@@ -188,7 +192,20 @@ class LayeredSnapshotter(CommittedTrees, ABC):
 
     def _lower_trees(self, key: str) -> tuple[Tree, ...]:
         stack = self._stack(self.parent_of(key))
-        return tuple(self.places.tree(each.number) for each in stack)
+        return tuple(self._tree(each) for each in stack)
+
+    def _refuse_lost(self, stack: tuple[Layer, ...]) -> None:
+        for one in stack:
+            if self._lost(one):
+                place = one.data or self.places.path(one.number)
+                known = os.path.isdir(place)
+                reason = (
+                    "which this kernel cannot show (Linux 6.16 can)" if known else "which is gone"
+                )
+                raise Unavailable(
+                    f"a layer of the image is another store's, in {place}, {reason}: pull or load the"
+                    " image again after 'dockpy daemon stop'"
+                )
 
     def changes(self, key: str) -> Iterator[Change]:
         return diff.changes(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)
