@@ -65,7 +65,7 @@ class CommittedTrees:
         self._lenders = tuple(one for one in self._others if one.lends_to(self.root, self._form))
         others = (one for one in self._others if one not in self._lenders)
         self._strangers = tuple(one for one in others if self._can_twin(one.trees()))
-        known = any(one.data for one in self._layers.values())
+        known = bool(self._lenders) or any(one.data for one in self._layers.values())
         self._twins = bool(self._strangers) or (known and self._can_twin(f"{self.root}/n"))
 
     def _can_twin(self, trees: str) -> bool:
@@ -74,9 +74,9 @@ class CommittedTrees:
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
-        while one is not None and one.parent is not None and not one.opaque:
+        while one is not None and not self._lost(one) and one.parent is not None and not one.opaque:
             one = self._layers.get(one.parent)
-        return one is not None
+        return one is not None and not self._lost(one)
 
     def chains(self) -> tuple[ChainID, ...]:
         with self._lock:
@@ -136,12 +136,16 @@ class CommittedTrees:
     ) -> None:
         stack = self._stack(parent)
         made: list[Layer] = []
+        lost: list[Layer] = []
         # Turns are taken from the bottom up by everybody, and kept until all is durable.
         with contextlib.ExitStack() as turns:
             try:
                 for chain, source in layers:
                     turns.enter_context(self._turn(chain))
                     one = self._layers.get(chain)
+                    if one is not None and self._lost(one):
+                        lost.append(one)
+                        one = None
                     if one is None:
                         one = self._borrow(chain) or self._twin(chain, parent, source, stack)
                         made.append(one)
@@ -149,10 +153,15 @@ class CommittedTrees:
                     parent = chain
                 if made:
                     self._keep(made)
+                for one in lost:
+                    self._made_again(one)
             except BaseException:
                 for one in made:
                     self.places.discard(one.number)
                 raise
+
+    def _made_again(self, old: Layer) -> None:
+        """A layer that has another tree now: what stood on the `old` one is to stand on that."""
 
     @contextlib.contextmanager
     def _turn(self, chain: ChainID) -> Iterator[None]:

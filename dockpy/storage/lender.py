@@ -1,4 +1,6 @@
-"""The layers of another store, which may be borrowed: its record here is a layer's, its tree a link to the lender's."""
+"""The layers of another store, which may be borrowed: its record here is a layer's, its tree a link to the lender's.
+Or, where the lender is another user, a tree of our own without the bytes of its files (twin.py).
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,11 @@ class Lender:
         found = self.layer(chain)
         if found is None or found.data:  # of a twin it has the names, and not the bytes
             return ""
-        tree = f"{os.path.realpath(self.trees())}/{found.number}"
-        return "" if os.path.islink(tree) else tree
+        return f"{self.trees()}/{found.number}"
 
     def trees(self) -> str:
-        """The folder of its trees."""
-        return f"{self._root}/n"
+        """The folder of its trees, without links on the way."""
+        return os.path.realpath(f"{self._root}/n")
 
     def layer(self, chain: ChainID) -> Layer | None:
         try:

@@ -39,7 +39,7 @@ def recover(
             log.error("the files of container %.12s are gone", active.key)
             records.forget(active)
             del actives[active.key]
-    stood_on = {active.parent for active in actives.values()}
+    stood_on = _stood_on(layers, actives)
     for one in list(layers.values()):
         if one.number not in there:
             log.error("the tree of layer %s is gone: it is made again when needed", one.chain)
@@ -65,6 +65,18 @@ def recover(
             places.set_table_aside(number, "as its tree")
         else:
             files.unlink_if_exists(places.table_path(number))
+
+
+def _stood_on(layers: dict[ChainID, Layer], actives: dict[str, Active]) -> set[int]:
+    """The numbers of all layers below active trees."""
+    tops = {active.parent for active in actives.values()}
+    found: set[int] = set()
+    for one in layers.values():
+        below: Layer | None = one if one.number in tops else None
+        while below is not None and below.number not in found:
+            found.add(below.number)
+            below = layers.get(below.parent) if below.parent else None
+    return found
 
 
 def _remove_trials_and_halves(root: str) -> None:

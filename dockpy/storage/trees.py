@@ -59,10 +59,16 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             except BaseException:
                 self.places.discard(made.number)
                 raise
-            for active in tuple(self._active.values()):
-                if active.parent == old.number:
-                    self.rebase(active.key, chain)
+            self._made_again(old)
+
+    def _made_again(self, old: Layer) -> None:
+        stood_on = [one for one in tuple(self._active.values()) if one.parent == old.number]
+        for active in stood_on:
+            self.rebase(active.key, old.chain)
+        if stood_on or not self._lost(old):  # running containers may be there, or it is damaged
             self.places.set_aside(old.number, "its layer was unpacked again")
+        else:
+            self.places.discard(old.number)
 
     def held(self) -> frozenset[ChainID]:
         with self._lock:
@@ -198,13 +204,11 @@ class LayeredSnapshotter(CommittedTrees, ABC):
         for one in stack:
             if self._lost(one):
                 place = one.data or self.places.path(one.number)
-                known = os.path.isdir(place)
-                reason = (
-                    "which this kernel cannot show (Linux 6.16 can)" if known else "which is gone"
-                )
+                what = "cannot be shown by this kernel (Linux 6.16 can)"
+                what = what if os.path.isdir(place) else "is gone"
                 raise Unavailable(
-                    f"a layer of the image is another store's, in {place}, {reason}: pull or load the"
-                    " image again after 'dockpy daemon stop'"
+                    f"a layer of the image lies in another store, where {place} {what}:"
+                    " pull or load the image again"
                 )
 
     def changes(self, key: str) -> Iterator[Change]:
