@@ -508,3 +508,19 @@ def test_an_archive_cannot_forge_the_marks(tmp_path: Path) -> None:
     store = OverlaySnapshotter(str(tmp_path / "s"), real_owners=True)
     chain = unpacked(store, [Archive().add("f", b"x" * 9000, pax=forged).done()])
     assert os.listxattr(f"{store.chain_tree(chain).path}/f") == []
+
+
+def test_whoever_is_let_in_reads_layers_and_nothing_that_containers_write(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir(0o700)
+    folder.chmod(0o777)
+    store = OverlaySnapshotter(str(folder), real_owners=True)
+    assert folder.stat().st_mode & 0o777 == 0o711, "made by somebody else's umask"
+    store.prepare("c1", unpacked(store, all_kinds()))
+    place = Path(store.upper("c1")).parent
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o004 for path in (folder / "chains").iterdir())
+    place.chmod(0o755)  # as an older build has made it
+    folder.chmod(0o700)
+    OverlaySnapshotter(str(folder), real_owners=True).recover()
+    assert folder.stat().st_mode & 0o777 == 0o700 and place.stat().st_mode & 0o777 == 0o700
