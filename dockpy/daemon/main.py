@@ -59,13 +59,15 @@ from dockpy.supervisor.remove import take_away
 from dockpy.supervisor.restart import is_start
 from dockpy.supervisor.shims import Keeper
 from dockpy.supervisor.start import start_again
-from dockpy.transport.unix import serve
+from dockpy.transport.unix import no_more, serve
 
 log = logging.getLogger("dockpy.daemon")
 
 # A worker thread that computes (decompression, digests) must not keep trio's thread waiting for long:
 # the interpreter's default of 5 ms would be paid at every wake-up.
 SWITCH_INTERVAL = 0.0005
+# Seconds in which whoever had found the socket's file before it was deleted has connected.
+FORMER = 10.0
 
 
 def serve_inherited(
@@ -104,7 +106,8 @@ class Daemon:
         self._snapshots = snapshots
         self._info = info
         self._lock_fd = lock_fd
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)
+        self._listeners = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)]
+        self._serving = False
 
     async def run(self, keeper_fd: int) -> None:
         paths = self._paths
@@ -137,7 +140,11 @@ class Daemon:
             nursery.start_soon(keeper.read)
             await adopt(containers, start=is_start(paths.session, ids.boot_id()))
             self._server = Server(self._router(containers))
-            self._listen(self._listener)
+            self._serving = True
+            for listener in self._listeners:
+                nursery.start_soon(serve, listener, self._server.handle)
+            for _ in self._listeners[1:]:
+                nursery.start_soon(self._close_former)
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
             containers.aside(pack_for_ever, containers)
@@ -195,19 +202,24 @@ class Daemon:
 
     # ---------------------------------------------------------------------------- listening
 
-    def _listen(self, listener: socket.socket) -> None:
-        self._nursery.start_soon(serve, listener, self._server.handle)
-
     def _new_listener(self, fd: int) -> None:
-        """The socket's file had vanished, and the keeper made another."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-        self._listen(self._listener)
+        """The socket's file had vanished, and the keeper made another. Clients may wait in the queue of those
+        before, so nobody is turned away.
+        """
+        self._listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd))
+        if self._serving:
+            self._nursery.start_soon(serve, self._listeners[-1], self._server.handle)
+            self._nursery.start_soon(self._close_former)
+
+    async def _close_former(self) -> None:
+        await trio.sleep(FORMER)
+        no_more(self._listeners.pop(0))
 
     def _revive(self) -> KeeperLink:
         if self._store_is_gone():
             raise Unavailable("there is no store to keep")
         return KeeperLink(
-            takeover.spawn(self._paths, self._listener.fileno(), self._lock_fd, self._info)
+            takeover.spawn(self._paths, self._listeners[-1].fileno(), self._lock_fd, self._info)
         )
 
     def _keeper_pid(self) -> int:
