@@ -43,7 +43,7 @@ from dockpy.damaged import Shelf
 from dockpy.errors import DockpyError, Unavailable
 from dockpy.images.store import ImageStore
 from dockpy.keeper import place, takeover
-from dockpy.keeper.protocol import KeeperLink
+from dockpy.keeper.protocol import FORMER, KeeperLink
 from dockpy.paths import Paths
 from dockpy.storage.choose import choose
 from dockpy.storage.content import ContentStore
@@ -66,8 +66,6 @@ log = logging.getLogger("dockpy.daemon")
 # A worker thread that computes (decompression, digests) must not keep trio's thread waiting for long:
 # the interpreter's default of 5 ms would be paid at every wake-up.
 SWITCH_INTERVAL = 0.0005
-# Seconds in which whoever had found the socket's file before it was deleted has connected.
-FORMER = 10.0
 
 
 def serve_inherited(

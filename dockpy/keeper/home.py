@@ -195,15 +195,13 @@ class Home:
             self.record(*self._about)
 
     def _recorded(self) -> bool:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             return bool(self._record) and files.read_bytes(self._paths.daemon_json) == self._record
-        except (OSError, ValueError):
-            return False
+        return False
 
 
 def _is(fd: int, path: str) -> bool:
     """Whether `path` is what is open as `fd`: for as long as it is, no other has its number."""
-    try:
+    with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except OSError:
-        return False
+    return False

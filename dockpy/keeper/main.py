@@ -24,6 +24,7 @@ from dockpy.errors import DockpyError
 from dockpy.keeper import place
 from dockpy.keeper.home import Home
 from dockpy.keeper.options import Options
+from dockpy.keeper.protocol import FORMER
 from dockpy.keeper.recording import learned, nothing
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.keeper.starts import Starts, default_signals, flush
@@ -140,8 +141,9 @@ class Keeper:
     ) -> None:
         self._paths = paths
         self._tier = tier
-        # The first is the one at which the daemon accepts, or the next one will; of the others it has to be told.
+        # A daemon is born with the first and told of the others; the last is where clients come.
         self._listeners = [listener]
+        self._told = 1
         self._lock_fd = lock_fd
         self._launcher = launcher
         self._serve = serve
@@ -222,6 +224,7 @@ class Keeper:
         self._loop.watch(link_fd, POLLIN, self._asked)
         self._loop.watch(self._pidfd, POLLIN, self._daemon_ended)
         self._home.record(self._tier, self._build, pid)
+        self._told = 1
         self._tell_listeners()
 
     def _be_daemon(self, keeper_fd: int) -> NoReturn:
@@ -313,18 +316,26 @@ class Keeper:
     def _moved(self, listener: _socket.socket) -> None:
         self._listeners.append(listener)
         self._tell_listeners()
+        self._loop.after(FORMER, self._close_former)
 
     def _tell_listeners(self) -> None:
-        """The daemon takes each in turn, and goes on with those before: clients may wait in their queues."""
-        while self._link is not None and len(self._listeners) > 1:
+        while self._link is not None and self._told < len(self._listeners):
             try:
-                send_packet(self._link, {"op": "listen"}, [self._listeners[1].fileno()])
+                send_packet(self._link, {"op": "listen"}, [self._listeners[self._told].fileno()])
             except BlockingIOError:
                 self._loop.after(TELL_AGAIN, self._tell_listeners)
                 return
             except OSError:
                 return  # dying: the next one is told
-            self._listeners.pop(0).close()
+            self._told += 1
+
+    def _close_former(self) -> None:
+        """Not at once: a daemon that is killed now has not accepted all that wait at what it was told of."""
+        if self._link is None or self._told == 1:
+            self._loop.after(FORMER, self._close_former)
+            return
+        self._listeners.pop(0).close()
+        self._told -= 1
 
     def _lose_link(self) -> None:
         if self._link is not None:

@@ -64,6 +64,19 @@ def test_who_waits_in_the_former_listeners_queue_is_served(own: House) -> None:
     assert [client.code() for client in waiting] == [0, 1, 2]
 
 
+def test_who_waits_in_the_queue_of_a_killed_daemon_is_served_by_the_next(own: House) -> None:
+    """It had been told of the next listener already."""
+    path = own.birth()
+    daemon = own.record()["daemon"]["pid"]
+    os.kill(daemon, signal.SIGSTOP)
+    waiting = Asked(own, command("sh", "-c", "exit 5"))
+    vanish(own.record()["run"])
+    wait_for(lambda: os.path.exists(path))
+    os.kill(daemon, signal.SIGKILL)
+    assert waiting.code() == 5
+    assert own.code("true") == 0
+
+
 def test_who_waits_for_the_next_daemon_is_served_when_the_folder_is_deleted_meanwhile(
     own: House,
 ) -> None:
