@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 
 from dockpy.http.websocket import BINARY, CLOSE, PING
 from tests.daemon.conftest import Engine, eventually, kill, read_all
@@ -105,11 +106,13 @@ def test_a_daemon_that_is_stopped_says_goodbye_and_one_that_is_killed_cuts(engin
             record = engine.record()
             if goodbye:
                 engine.ask("POST", "/dockpy/stop")
-                eventually(
-                    lambda keeper=record["keeper"]["pid"]: not os.path.exists(f"/proc/{keeper}")
-                )
+                eventually(partial(gone, record["keeper"]["pid"]))
             else:
                 kill(record["daemon"]["pid"])
             assert messages(echo + read_all(sock)) == [(BINARY, b"text"), *goodbye]
         engine.start()
         assert engine.state(container)["Running"] is True
+
+
+def gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")
