@@ -35,7 +35,7 @@ class ImageCheck:
     """`content`: the bytes of layers' files are compared as well. (Those without an archive are in any case.)"""
 
     def __init__(
-        self, images: ImageStore, shelf: Shelf, progress: Progress, *, content: bool
+        self, images: ImageStore, shelf: Shelf, progress: Progress, *, content: bool = False
     ) -> None:
         self._images = images
         self._content = images.content
