@@ -40,10 +40,9 @@ class CommittedTrees:
         self._unpacking: dict[ChainID, threading.Lock] = {}
         shelf = Shelf(damaged or f"{root}/damaged")
         self.places = Places(root, shelf)
+        # x, by which others find what they know the name of, may be the wish of its owner.
         mode = stat.S_IMODE(os.stat(root).st_mode)
-        if (
-            mode & 0o066
-        ):  # x, by which others find what they know the name of, may be its owner's wish
+        if mode & 0o066:
             os.chmod(root, mode & 0o711)
         self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
         form = self._form.encode()
@@ -147,18 +146,18 @@ class CommittedTrees:
                         lost.append(one)
                         one = None
                     if one is None:
-                        one = self._borrow(chain) or self._twin(chain, parent, source, stack)
+                        one = self._borrow(chain, stack) or self._twin(chain, parent, source, stack)
                         made.append(one)
                     stack = (one,) if one.opaque else (one, *stack)
                     parent = chain
                 if made:
                     self._keep(made)
-                for one in lost:
-                    self._made_again(one)
             except BaseException:
                 for one in made:
                     self.places.discard(one.number)
                 raise
+            for one in lost:
+                self._made_again(one)
 
     def _made_again(self, old: Layer) -> None:
         """A layer that has another tree now: what stood on the `old` one is to stand on that."""
@@ -174,11 +173,13 @@ class CommittedTrees:
             with self._lock:
                 self._unpacking.pop(chain, None)
 
-    def _borrow(self, chain: ChainID) -> Layer | None:
+    def _borrow(self, chain: ChainID, stack: tuple[Layer, ...]) -> Layer | None:
         """A lender's layer as one of ours: its place is a link to their tree."""
         for lender in self._lenders:
             found = lender.layer(chain)
-            if found is not None and (not found.data or self._twins_of(lender)):
+            if found is None:
+                continue
+            if not found.data or (self._twins_of(lender) and self._fits(found.data, chain, stack)):
                 number = self.places.lend(lender.tree(found), lender.table(found))
                 return replace(found, number=number)
         return None
@@ -202,20 +203,20 @@ class CommittedTrees:
     def _lent(self, chain: ChainID, stack: tuple[Layer, ...]) -> Lent | None:
         for lender in self._strangers:
             tree = lender.foreign_tree(chain)
-            # A path is looked for in all data layers, so there is one for a stack: no lender's file for another's.
-            if tree and self._data_folders(chain, stack) <= {os.path.dirname(tree)}:
+            if tree and self._fits(tree, chain, stack):
                 with contextlib.suppress(OSError):  # gone, or not ours to enter
                     return Lent(tree)
         return None
 
-    def _data_folders(self, chain: ChainID, stack: tuple[Layer, ...]) -> set[str]:
-        """Those of the twins below `chain`, which are `stack`, and of those above."""
-        found = {os.path.dirname(one.data) for one in stack if one.data}
+    def _fits(self, tree: str, chain: ChainID, stack: tuple[Layer, ...]) -> bool:
+        """Whether `chain` may be a twin of `tree`: those below it (`stack`) and above have the same folder of data.
+
+        The kernel looks for a path in all data layers, so a stack has one: no lender's file is shown for another's.
+        """
         with self._lock:
-            for one in self._layers.values():
-                if one.data and chain in self._ancestry(one):
-                    found.add(os.path.dirname(one.data))
-        return found
+            above = [one for one in self._layers.values() if chain in self._ancestry(one)]
+        folders = {os.path.dirname(one.data) for one in (*stack, *above) if one.data}
+        return folders <= {os.path.dirname(tree)}
 
     def _ancestry(self, one: Layer) -> Iterator[ChainID]:
         above: Layer | None = one

@@ -103,7 +103,10 @@ class OverlaySnapshotter(LayeredSnapshotter):
         return (Mount("/", "overlay", "overlay", options),)
 
     def _can_twin(self, trees: str) -> bool:
-        return self._userxattr and twin.works(self.root, trees)
+        try:
+            return self._userxattr and twin.works(self.root, trees)
+        except OSError:  # the disk is too full to try
+            return any(one.data for one in self._layers.values())
 
 
 def overlay_options(

@@ -62,10 +62,11 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             self._made_again(old)
 
     def _made_again(self, old: Layer) -> None:
-        stood_on = [one for one in tuple(self._active.values()) if one.parent == old.number]
-        for active in stood_on:
-            self.rebase(active.key, old.chain)
-        if stood_on or not self._lost(old):  # running containers may be there, or it is damaged
+        for active in tuple(self._active.values()):
+            if active.parent == old.number:
+                self.rebase(active.key, old.chain)
+        # Running containers may stand on it; or it is damaged.
+        if old.chain in self.held() or not self._lost(old):
             self.places.set_aside(old.number, "its layer was unpacked again")
         else:
             self.places.discard(old.number)

@@ -68,7 +68,8 @@ class Lent:
         try:
             same = 0
             while piece := data():
-                if os.pread(source, len(piece), same) != piece:
+                # A view is compared ten times slower.
+                if os.pread(source, len(piece), same) != bytes(piece):
                     _copy(source, fd, same)
                     _write(fd, piece)
                     return False

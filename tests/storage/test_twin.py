@@ -485,7 +485,7 @@ def test_the_check_and_the_recipes_read_through_them(
         store = mine(tmp_path, site)
         chain = unpacked(store, layers)
         tree = store.chain_tree(chain)
-        assert tree_problem(reader(layers[0]), tree) == ""
+        assert tree_problem(reader(layers[0]), tree, content=True) == ""
         recipes = Recipes(ContentStore(str(tmp_path / "images")))
         assert recipes.write(diff_id, reader(layers[0]), f"{site}/n/1")
         read, made = recipes.open(diff_id, tree), io.BytesIO()
@@ -493,6 +493,10 @@ def test_the_check_and_the_recipes_read_through_them(
             made.write(piece)
         assert made.getvalue() == layers[0]
         store.prepare("c1", chain)
+        os.unlink(f"{site}/n/1/d/f")
+        Path(site, "n/1/d/f").write_bytes(noise("other"))
+        told = tree_problem(reader(layers[0]), tree, content=True)
+        assert told == "d/f has other bytes than in its archive"
         os.unlink(f"{site}/n/1/d/f")
         assert "d/f is not there any more" in tree_problem(reader(layers[0]), tree)
         store.remake(chain, LayerSource(lambda: reader(layers[0]), diff_id))
