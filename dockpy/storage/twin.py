@@ -16,7 +16,8 @@ What the kernel does, and what follows from it:
   - It follows a mark in the lowest directory of a stack only (EPERM elsewhere): see overlay.py, which merges.
   - It looks for the path in every data layer, the topmost first: there is one for a stack, of one lender.
   - On the way it crosses no symbolic link and no mount, and opens nothing but regular files; the folder itself
-    is found without links, too (linux.overlay). So a lender that turns hostile shows files of its own, or none.
+    is found without links, too (linux.overlay). So a lender that turns hostile shows files of its own, or none
+    (hard links to those of others are fs.protected_hardlinks' to prevent).
 """
 
 from __future__ import annotations
