@@ -19,6 +19,7 @@ from dockpy.fastjson import dumps
 from dockpy.linux.processes import CLONE_PARENT, PR_SET_PDEATHSIG, clone, prctl
 from dockpy.shim.main import Shim
 from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
+from dockpy.shim.worker import Launcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ MOST_TURNS = 200
 PATIENCE = 2.0
 
 
-class Extra:
-    """shim.worker.Launcher: a process that says a line, and stays if it is a container's first."""
+class Extra(Launcher):
+    """A process that says a line, and stays if it is a container's first."""
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
@@ -60,6 +61,9 @@ def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if stdio is not None:
                 os.write(stdio[1], b"rehearsal\n")
+            os.closerange(
+                3, 1024
+            )  # as an execve would: the end of the shim's line says that it runs
             while stays:
                 time.sleep(PATIENCE)
                 stays = False

@@ -9,7 +9,8 @@ from dockpy.fastjson import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dockpy.shim.protocol import Start
+    from collections.abc import Mapping
+    from typing import Any
 
 
 def shim_path(bundle: str) -> str:
@@ -29,17 +30,17 @@ def start_ticks(pid: int) -> int:
         os.close(fd)
 
 
-def write_shim(start: Start, pid: int, init_pid: int | None, init_start: int) -> None:
-    """`pid` is the shim's. With init None: a container is about to be created by it."""
+def write_shim(start: Mapping[str, Any], pid: int, init_pid: int | None, init_start: int) -> None:
+    """`start`: Start.to_json; `pid` is the shim's. With init None: a container is about to be created by it."""
     init = None if init_pid is None else {"pid": init_pid, "start": init_start}
     record = {
-        "boot": start.boot,
+        "boot": start["boot"],
         "pid": pid,
         "start": start_ticks(pid),
-        "socket": start.socket,
+        "socket": start["socket"],
         "init": init,
     }
-    files.write_atomic(shim_path(start.bundle), dumps(record), durable=False)
+    files.write_atomic(shim_path(start["bundle"]), dumps(record), durable=False)
 
 
 def write_exit(

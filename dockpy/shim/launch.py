@@ -1,40 +1,59 @@
 """The runtime as the shim uses it: a bundle in, a running process out.
 
-Called in a worker that the shim forks for it and that ends at once: what the spec and the making of a
-container cost in memory (a megabyte and more) is then not the shim's for days. The process is the worker's
-sibling, so the shim is its parent.
+Called in a worker that the shim forks for it: what the spec and the making of a container cost in memory
+(a megabyte and more) is then not the shim's for days. The worker becomes the container's first process
+itself where it can, else that is the worker's sibling: the shim is its parent, either way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from dockpy.errors import DockpyError
 from dockpy.oci.spec import Spec, process_from_json
-from dockpy.runtime.create import Stdio, create
+from dockpy.runtime.create import Stdio, become, create
 from dockpy.runtime.errors import StartFailed
 from dockpy.runtime.exec import exec_process
 from dockpy.shim.protocol import NotStarted
+from dockpy.shim.worker import Launcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
-
-    from dockpy.runtime.create import Created
+    from collections.abc import Iterator, Mapping
+    from typing import Any, NoReturn
 
 
-class RuntimeLauncher:
-    """shim.main.Launcher over our own OCI runtime; `seccomp_cache` keeps compiled filters."""
+class RuntimeLauncher(Launcher):
+    """Our own OCI runtime; `seccomp_cache` keeps compiled filters."""
 
     def __init__(self, seccomp_cache: str) -> None:
         self._cache = seccomp_cache
 
+    def become(
+        self,
+        line: int,
+        folders: list[int],
+        bundle: str,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> NoReturn:
+        with _in_our_words():
+            become(
+                _spec(bundle),
+                bundle,
+                _stdio(stdio),
+                line,
+                folders,
+                console_size=size,
+                seccomp_cache=self._cache,
+            )
+
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
     ) -> tuple[int, int | None]:
-        return _made(
-            lambda: create(
+        with _in_our_words():
+            created = create(
                 _spec(bundle),
                 bundle,
                 _stdio(stdio),
@@ -42,7 +61,7 @@ class RuntimeLauncher:
                 seccomp_cache=self._cache,
                 sibling=True,
             )
-        )
+            return created.pid, created.console
 
     def exec(
         self,
@@ -52,8 +71,8 @@ class RuntimeLauncher:
         stdio: tuple[int, int, int] | None,
         size: tuple[int, int] | None,
     ) -> tuple[int, int | None]:
-        return _made(
-            lambda: exec_process(
+        with _in_our_words():
+            created = exec_process(
                 _spec(bundle),
                 process_from_json(process),
                 init_pid,
@@ -62,17 +81,18 @@ class RuntimeLauncher:
                 seccomp_cache=self._cache,
                 sibling=True,
             )
-        )
+            return created.pid, created.console
 
 
-def _made(make: Callable[[], Created]) -> tuple[int, int | None]:
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """The runtime's errors as the shim's."""
     try:
-        created = make()
+        yield
     except StartFailed as failure:
         raise NotStarted(failure.code, str(failure)) from None
     except DockpyError as error:
         raise NotStarted(128, str(error)) from None
-    return created.pid, created.console
 
 
 def _spec(bundle: str) -> Spec:

@@ -8,12 +8,12 @@ for clients that read slowly. A daemon is never waited for.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal without its enums; no stub
-import _socket
 import gc
 import os
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
+from dockpy.shim.birth import bear
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.ending import Ending
@@ -21,9 +21,9 @@ from dockpy.shim.exit import write_exit
 from dockpy.shim.kill import kill, kill_children
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
+from dockpy.shim.packets import Attachment, BadMessage, close_all
 from dockpy.shim.stdio import Buffer, ProcessIO
-from dockpy.shim.worker import begin, execute, in_worker, tell
+from dockpy.shim.worker import WORKER_DIED, execute, in_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ PAST = 8  # so many ended execs are remembered
 # that says a line every few seconds from having it done as often.
 QUIET, LONG_QUIET = 2000, 5000
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
-WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
 class Running:
@@ -85,28 +84,24 @@ class Shim:
         # Before there is a child whose end could be missed.
         self._signals = signal_pipe()
         self._loop.watch(self._signals, POLLIN, self._signalled)
-        outcome = in_worker(lambda: begin(packet, fds, launcher))
-        if outcome is None:
-            _could_not_start(packet, fds)
+        born = bear(packet, fds, launcher)
+        if born is None:
             return
-        values, got = outcome
-        if values is None:
-            return
-        start, pid, self._init_start, self._started, state, listeners, logs = values
+        start, pid = born.start, born.pid
+        self._connected(fds[0])
+        told = {"pid": pid, "start": born.ticks, "shim": os.getpid()}
+        self._tell({"event": "started", **told})
+        self._init_start = born.ticks
+        self._started = born.time
         self._bundle: str = start["bundle"]
         self._boot: str = start["boot"]
         title.set("dockpy-shim", start["id"][:12])
-        self._listener = Listener(
-            self._loop, start["socket"], got[0] if listeners else None, self._connected
-        )
-        self._log = resume_writer(state, got[listeners : listeners + logs])
-        self._connected(fds[0])
+        self._listener = Listener(self._loop, start["socket"], born.listener, self._connected)
+        self._log = resume_writer(born.state, born.log)
         io = self._process_io(None, tty=start["tty"], log=self._log)
         self._init = init = Running(None, io, pid)
         self._ending = Ending(self._loop, start, pid, lambda: init.code is None)
-        io.begin(
-            got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
-        )
+        io.begin(born.streams, open_stdin=start["open_stdin"], stdin_once=start["stdin_once"])
         for item in start["attachments"]:
             io.attach(Attachment.from_json(item, fds[1:]))
         self._ending.hold(io)
@@ -397,20 +392,6 @@ class Shim:
 
 def _nothing() -> None:
     pass
-
-
-def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
-    """What the worker would have told, had it lived; what it may have started is ended."""
-    from dockpy.shim import protocol
-
-    kill_children()
-    raw, fds = decode(packet, list(fds))
-    start = protocol.Start.from_json(raw["start"], fds[1:])
-    write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
-    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
-    tell(control, {"event": "failed", "code": 128, "message": WORKER_DIED})
-    for attachment in start.attachments:
-        send_away(attachment)
 
 
 def _exit_code(status: int) -> int:
