@@ -17,6 +17,7 @@ import traceback
 from dockpy import ids
 from dockpy.fastjson import dumps
 from dockpy.linux.processes import CLONE_PARENT, PR_SET_PDEATHSIG, clone, prctl
+from dockpy.runtime.conversation import EXEC
 from dockpy.shim.main import Shim
 from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
 from dockpy.shim.worker import Launcher
@@ -24,7 +25,7 @@ from dockpy.shim.worker import Launcher
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     from dockpy.linux.title import Title
     from dockpy.paths import Paths
@@ -37,6 +38,17 @@ PATIENCE = 2.0
 
 class Extra(Launcher):
     """A process that says a line, and stays if it is a container's first."""
+
+    def become(
+        self,
+        line: int,
+        folders: list[int],
+        bundle: str,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> NoReturn:
+        os.write(line, EXEC)
+        _play(stdio, stays=True)
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
@@ -57,21 +69,23 @@ class Extra(Launcher):
 def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
     pid, pidfd = clone(CLONE_PARENT)
     if pid == 0:
-        try:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if stdio is not None:
-                os.write(stdio[1], b"rehearsal\n")
-            os.closerange(
-                3, 1024
-            )  # as an execve would: the end of the shim's line says that it runs
-            while stays:
-                time.sleep(PATIENCE)
-                stays = False
-        finally:
-            os._exit(0)
+        _play(stdio, stays=stays)
     if pidfd >= 0:
         os.close(pidfd)
     return pid
+
+
+def _play(stdio: tuple[int, int, int] | None, *, stays: bool) -> NoReturn:
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if stdio is not None:
+            os.write(stdio[1], b"rehearsal\n")
+        # As an execve would: the end of the shim's line says that it runs.
+        os.closerange(3, 1024)
+        if stays:
+            time.sleep(PATIENCE)
+    finally:
+        os._exit(0)
 
 
 def rehearse(paths: Paths, title: Title) -> None:
@@ -110,8 +124,10 @@ def _once(folder: str, title: Title) -> None:
         LogConfig("local", f"{folder}/log"),
         attachments=(Attachment(conn.detach()),),
     )
-    message = dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)})
-    shim = Shim(message, [control, *fds], Extra(), title)
+    head = {"op": "shim", "seq": 1, "alone": True, "group": None}
+    message = dumps({**head, "start": start.to_json(fds)})
+    shim = Shim(Extra(), title, expecting=True)
+    shim.start(message, [control, *fds])
     second, conn = _socket.socketpair()
     link.exec("0", {}, attachments=(Attachment(conn.fileno()),))
     conn.close()

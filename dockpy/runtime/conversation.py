@@ -10,10 +10,14 @@ import json
 import os
 import signal
 from dataclasses import dataclass
-from typing import Any
 
 from dockpy.linux import processes
 from dockpy.runtime.errors import StartFailed, start_failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 # Compared, not parsed: a shim that listens (shim.birth) keeps every page it touches.
 MAPPED = b"mapped"
@@ -40,11 +44,18 @@ class Created:
 
 
 def converse(
-    sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, sibling: bool = False
+    sock: _socket.socket,
+    pid: int,
+    pidfd: int,
+    prefix: str,
+    *,
+    sibling: bool = False,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> Created:
     """Listens until the program runs; StartFailed (with all children reaped) when it does not.
 
-    With `sibling` they are children of our parent, who reaps them.
+    With `sibling` they are children of our parent, who reaps them. `meanwhile` is called, with the pid,
+    while the kernel executes the program (a millisecond): that may still fail.
     """
     console: int | None = None
     executing = False
@@ -55,6 +66,8 @@ def converse(
             break
         if data == EXEC:
             executing = True
+            if meanwhile is not None:
+                meanwhile(pid)
         elif data == CONSOLE:
             console = rights
         elif data.startswith(PID):

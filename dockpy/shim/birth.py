@@ -3,10 +3,12 @@
 It opens log and socket, reads the specification and builds the container: more than a megabyte of memory
 touched, which the shim, who lives for days, does not have. It was cloned into a new pid namespace for that,
 so that no further fork is needed (each costs a millisecond: 400 pages are copied because they are touched).
-Where that cannot be (Start.alone), it makes the process as its sibling, says so, and ends.
+And beforehand, so that it is there when the message comes. Where that cannot be (Start.alone), another one
+makes the process as its sibling, says so, and ends.
 
   shim                             worker
-   | -- clone(CLONE_NEWPID) -------> | log, socket, shim.json, pipes
+   | -- clone(CLONE_NEWPID) -------> | waits
+   | -- start message -------------> | log, socket, shim.json, pipes
    | <-- values + descriptors ------ | everything else is closed, namespaces, mounts, pivot
    | <-- console, {"pid"} ---------- | (runtime.conversation)
    | <-- {"exec"} or why not ------- | execve: the line ends
@@ -23,6 +25,7 @@ import struct
 import sys
 import time
 
+from dockpy import files
 from dockpy.errors import sentence
 from dockpy.fastjson import dumps, loads
 from dockpy.linux.namespaces import CLONE_NEWPID
@@ -31,70 +34,140 @@ from dockpy.runtime.conversation import announce, converse
 from dockpy.runtime.errors import CREATE, StartFailed, start_failed, strerror
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import listening
-from dockpy.shim.exit import start_ticks, write_exit, write_shim
+from dockpy.shim.exit import prepare_shim, shim_path, start_ticks, write_exit, write_shim
 from dockpy.shim.kill import kill_children
 from dockpy.shim.logwriter import open_writer, rfc3339_nano
-from dockpy.shim.packets import NotStarted, decode, send_packet
+from dockpy.shim.packets import (
+    NotStarted,
+    close_others,
+    decode,
+    receive_raw,
+    send_packet,
+    send_raw,
+)
 from dockpy.shim.stdio import make_pipes
 from dockpy.shim.worker import LONGEST, WORKER_DIED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
     from dockpy.shim.protocol import Start
     from dockpy.shim.worker import Launcher
 
 
+class Worker:
+    """One that waits for its start message at the other end of `line`; OSError when it cannot be made."""
+
+    def __init__(self, launcher: Launcher, *, alone: bool, group: str | None = None) -> None:
+        """`alone`: in a pid namespace of its own. `group`: of version 2, to be born in."""
+        folders = groups.open_groups(group)
+        self.line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        shim = os.getpid()
+        try:
+            self.pid, pidfd = groups.clone(CLONE_NEWPID if alone else 0, folders)
+            if self.pid == 0:
+                _work(theirs, launcher, shim, None if group is None else folders)
+            if pidfd >= 0:
+                os.close(pidfd)
+        finally:
+            theirs.close()
+            for fd in folders:
+                os.close(fd)
+
+    def dismiss(self) -> None:
+        """Its end is found, like that of any child, when it has come."""
+        self.line.close()
+
+
+def expect(launcher: Launcher) -> Worker | None:
+    """The usual one, before it is known for what; None where that cannot be made."""
+    try:
+        return Worker(launcher, alone=True)
+    except OSError:
+        return None
+
+
 class Born:
     """What the shim keeps of it."""
 
-    def __init__(self, prepared: bytes, fds: list[int], pid: int, console: int | None) -> None:
+    def __init__(self, values: Any, fds: list[int]) -> None:
         self.start: dict[str, Any]  # the start message
-        self.start, self.state, listeners, logs = marshal.loads(prepared)
+        self.start, self.state, listeners, logs = values
         self.listener = fds[0] if listeners else None
         self.log = fds[listeners : listeners + logs]  # with `state`: resume_writer
-        self.streams = fds[listeners + logs :] if console is None else [console]
+        self.streams = fds[listeners + logs :]
+        self.pid = 0
+        self.ticks = 0
+        self.time = 0
+        self._record = ""
+
+    def note(self, pid: int) -> None:
+        """It may run; `keep` or `forget` follows."""
         self.pid = pid
         self.ticks = start_ticks(pid)
         self.time = time.time_ns()
+        self._record = prepare_shim(self.start, os.getpid(), (pid, self.ticks))
+
+    def keep(self) -> None:
+        os.rename(self._record, shim_path(self.start["bundle"]))
+
+    def forget(self) -> None:
+        if self._record:
+            files.unlink_if_exists(self._record)
 
 
-def bear(packet: bytes, fds: Sequence[int], launcher: Launcher) -> Born | None:
-    """Starts the container of a start message (`packet`, shim.packets.decode); shim.json tells of it then.
-
-    None when that failed, which has been written and told then.
+def bear(
+    packet: bytes, fds: Sequence[int], launcher: Launcher, worker: Worker | None
+) -> Born | None:
+    """Starts the container of a start message (`packet`, shim.packets.decode) by the one that was expected,
+    if any; shim.json tells of it then. None when that failed, which has been written and told then.
     """
     alone, group = _head(packet)
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    shim = os.getpid()
-    folders: list[int] = []
+    group = group if groups.unified() else None  # else it is joined on the way
+    if worker is not None and not (alone and group is None):
+        worker.dismiss()
+        worker = None
     try:
-        folders = groups.open_groups(group)
-        worker, pidfd = groups.clone(CLONE_NEWPID if alone else 0, folders)
+        worker = worker or Worker(launcher, alone=alone, group=group)
     except OSError as error:
-        what = "clone" if folders or not group else f"opening the control group {group}"
-        _failed(packet, fds, start_failed(CREATE, f"{what}: {strerror(error)}"))
+        _failed(packet, fds, start_failed(CREATE, f"clone: {strerror(error)}"))
         return None
-    if worker == 0:
-        _work(theirs, packet, fds, launcher, shim, folders if alone else None)
-    theirs.close()
-    for fd in (pidfd, *folders):
-        if fd >= 0:
-            os.close(fd)
-    prepared, got = _receive(ours)
     try:
-        created = converse(ours, worker, -1, CREATE)
+        return _begun(worker, packet, fds)
     except StartFailed as failure:
-        _failed(packet, fds, failure if prepared else StartFailed(WORKER_DIED, 128))
-        return None
+        _failed(packet, fds, failure)
+    except OSError as error:  # a full disk
+        _failed(packet, fds, start_failed(CREATE, sentence(error)))
     finally:
-        ours.close()
+        worker.line.close()
+    return None
+
+
+def _begun(worker: Worker, packet: bytes, fds: Sequence[int]) -> Born:
+    line = worker.line
+    try:
+        send_raw(line, packet, fds)
+    except BrokenPipeError:
+        raise StartFailed(WORKER_DIED, 128) from None
+    prepared, got = _receive(line)
+    values = marshal.loads(prepared) if prepared else None
+    if values is None:
+        if prepared:
+            converse(line, worker.pid, -1, CREATE)  # which raises what the worker says
+        raise StartFailed(WORKER_DIED, 128)
+    born = Born(values, got)
+    try:
+        created = converse(line, worker.pid, -1, CREATE, meanwhile=born.note)
+    except StartFailed:
+        born.forget()
+        raise
     if created.pidfd >= 0:
         os.close(created.pidfd)
-    born = Born(prepared, got, created.pid, created.console)
-    write_shim(born.start, shim, born.pid, born.ticks)
+    if created.console is not None:
+        born.streams = [created.console]
+    born.keep()
     return born
 
 
@@ -142,22 +215,24 @@ def _failed(packet: bytes, fds: Sequence[int], failure: StartFailed) -> None:
 
 
 def _work(
-    line: _socket.socket,
-    packet: bytes,
-    fds: Sequence[int],
-    launcher: Launcher,
-    shim: int,
-    folders: list[int] | None,
+    line: _socket.socket, launcher: Launcher, shim: int, folders: list[int] | None
 ) -> NoReturn:
-    """`folders`: the control groups to join by one who is alone; None: by one who is not."""
+    """`folders`: of the control group, where it was cloned for that, as groups.clone has left them."""
     prepared = False
     try:
         _signal.set_wakeup_fd(-1)
-        start, stdio = _prepare(line, packet, fds, shim)
+        close_others([line.fileno(), *(folders or ())])
+        packet = receive_raw(line)
+        if packet is None:
+            os._exit(0)
+        raw, fds = decode(*packet)
+        start, stdio = _prepare(line, raw["start"], fds, shim)
         prepared = True
-        if folders is not None:
-            launcher.become(line.fileno(), folders, start.bundle, stdio, start.console_size)
-        announce(line, *launcher.create(start.bundle, stdio, start.console_size))
+        size = start.console_size
+        if raw.get("alone"):
+            joined = _open_groups(raw.get("group")) if folders is None else folders
+            launcher.become(line.fileno(), joined, start.bundle, stdio, size)
+        announce(line, *launcher.create(start.bundle, stdio, size))
     except (NotStarted, OSError, ValueError) as error:
         if not prepared:
             line.send(marshal.dumps(None))
@@ -175,18 +250,25 @@ def _work(
             os._exit(0)
 
 
+def _open_groups(group: str | None) -> list[int]:
+    try:
+        return groups.open_groups(group)
+    except OSError as error:
+        reason = f"the control group {group} is not there: {strerror(error)}"
+        raise NotStarted(128, str(start_failed(CREATE, reason))) from None
+
+
 def _prepare(
-    line: _socket.socket, packet: bytes, fds: Sequence[int], shim: int
+    line: _socket.socket, raw: Mapping[str, Any], fds: list[int], shim: int
 ) -> tuple[Start, tuple[int, int, int] | None]:
     """What the shim needs of it is sent; the start message, and the process's end of its streams."""
     from dockpy.shim import protocol
 
-    raw, fds = decode(packet, list(fds))
-    start = protocol.Start.from_json(raw["start"], fds[1:])
+    start = protocol.Start.from_json(raw, fds[1:])
     listener = listening(start.socket)
     writer = open_writer(start.log, start.bundle, start.id)
     # Before there is a process, so that whoever comes after a crash of all others knows of this shim.
-    write_shim(raw["start"], shim, None, 0)
+    write_shim(raw, shim)
     theirs, ours = (None, ()) if start.tty else make_pipes(start.open_stdin)
     parts = (
         () if listener is None else (listener.fileno(),),
@@ -194,8 +276,6 @@ def _prepare(
         ours,
     )
     state = None if writer is None else writer.state()
-    values: Any = (raw["start"], state, len(parts[0]), len(parts[1]))
-    kept: list[int] = [fd for part in parts for fd in part]
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(kept)}i", *kept))]
-    line.sendmsg([marshal.dumps(values)], rights if kept else [])
+    values: Any = (raw, state, len(parts[0]), len(parts[1]))
+    send_raw(line, marshal.dumps(values), [fd for part in parts for fd in part])
     return start, theirs

@@ -13,7 +13,7 @@ import os
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
-from dockpy.shim.birth import bear
+from dockpy.shim.birth import bear, expect
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.ending import Ending
@@ -21,12 +21,13 @@ from dockpy.shim.exit import write_exit
 from dockpy.shim.kill import kill, kill_children
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.packets import Attachment, BadMessage, close_all
+from dockpy.shim.packets import Attachment, BadMessage, close_all, receive_raw
 from dockpy.shim.stdio import Buffer, ProcessIO
 from dockpy.shim.worker import WORKER_DIED, execute, in_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
@@ -67,10 +68,12 @@ class Refused(Exception):
 
 
 class Shim:
-    """Starts a container when made; `run` is its life."""
+    """Ready for a container when made; `start` is its beginning, `run` its life."""
 
-    def __init__(self, packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
+    def __init__(self, launcher: Launcher, title: Title, *, expecting: bool) -> None:
+        """`expecting`: a worker, too, is made ready (shim.birth)."""
         self._launcher = launcher
+        self._title = title
         self._loop = Loop()
         self._buffer = Buffer(self._loop)
         self._controls: list[Control] = []
@@ -84,7 +87,12 @@ class Shim:
         # Before there is a child whose end could be missed.
         self._signals = signal_pipe()
         self._loop.watch(self._signals, POLLIN, self._signalled)
-        born = bear(packet, fds, launcher)
+        self._worker = expect(launcher) if expecting else None
+
+    def start(self, packet: bytes, fds: Sequence[int]) -> None:
+        """The container of that start message, as it came (shim.packets.decode)."""
+        born = bear(packet, fds, self._launcher, self._worker)
+        self._worker = None
         if born is None:
             return
         start, pid = born.start, born.pid
@@ -95,7 +103,7 @@ class Shim:
         self._started = born.time
         self._bundle: str = start["bundle"]
         self._boot: str = start["boot"]
-        title.set("dockpy-shim", start["id"][:12])
+        self._title.set("dockpy-shim", start["id"][:12])
         self._listener = Listener(self._loop, start["socket"], born.listener, self._connected)
         self._log = resume_writer(born.state, born.log)
         io = self._process_io(None, tty=start["tty"], log=self._log)
@@ -429,26 +437,23 @@ def signal_pipe() -> int:
 
 
 def main(
-    packet: bytes,
-    fds: Sequence[int],
+    line: _socket.socket,
     launcher: Launcher,
     title: Title,
     rest: Callable[[], None],
     quiet: int = QUIET,
+    *,
+    expecting: bool = False,
 ) -> None:
-    """In the forked child, which holds those descriptors only and whose signals are caught: from
-    here to the end of the container. `packet` is the start message as it came (decode).
+    """In the forked child, which holds that line only and whose signals are caught: from here to the end
+    of the container whose start message comes on it, or to the end of the line.
     """
     os.setsid()
     title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(packet, fds, launcher, title).run(rest, quiet)
-
-
-def close_others(keep: Sequence[int]) -> None:
-    """Every descriptor but those, and 0 to 2. The keeper never has a thousand."""
-    low = 3
-    for fd in sorted(keep):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, max(low, 1024))
+    shim = Shim(launcher, title, expecting=expecting)
+    packet = receive_raw(line)
+    line.close()
+    if packet is not None:
+        shim.start(*packet)
+        shim.run(rest, quiet)
