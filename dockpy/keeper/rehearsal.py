@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TIMES = 9
 MOST_TURNS = 200
 PATIENCE = 2.0
+FRESH = ("pid", "ipc", "uts", "network", "mount")
 
 
 class Extra(Launcher):
@@ -42,6 +43,7 @@ class Extra(Launcher):
     def become(
         self,
         line: int,
+        made: int,
         folders: list[int],
         bundle: str,
         stdio: tuple[int, int, int] | None,
@@ -124,7 +126,7 @@ def _once(folder: str, title: Title) -> None:
         LogConfig("local", f"{folder}/log"),
         attachments=(Attachment(conn.detach()),),
     )
-    head = {"op": "shim", "seq": 1, "alone": True, "group": None}
+    head = {"op": "shim", "seq": 1, "group": None, "fresh": FRESH}
     message = dumps({**head, "start": start.to_json(fds)})
     shim = Shim(Extra(), title, expecting=True)
     shim.start(message, [control, *fds])

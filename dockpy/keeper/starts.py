@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PIDFD_OPEN = getattr(os, "pidfd_open", pidfd_open)  # ours costs the shims ten pages
 SHIM = b'{"op":"shim","seq":'
 HEAD = 80
+# So many ms after a start the next shim is forked: a start takes ten, and is not to be disturbed.
+PAUSE = 15
 
 
 class Starts:
@@ -74,7 +76,14 @@ class Starts:
         start, and its descriptors: no bytes at the link's end.
         """
         start = [(link.fileno(), POLLIN)]
-        while poll(timeout) == start:
+        while True:
+            idle = self._next is None and (timeout is None or timeout > PAUSE)
+            happened = poll(PAUSE if idle else timeout)
+            if idle and not happened:
+                self.prepare()
+                continue
+            if happened != start:
+                return None
             try:
                 packet = receive_raw(link)
             except (BadMessage, OSError):
@@ -88,7 +97,6 @@ class Starts:
             self.start(link, data[len(SHIM) : data.index(b",", len(SHIM))], data, fds)
             for fd in fds:
                 os.close(fd)
-        return None
 
     def start(self, link: _socket.socket, seq: bytes, data: bytes, fds: list[int]) -> None:
         """The shim of one message, and the answer; the descriptors stay the caller's."""
@@ -105,7 +113,6 @@ class Starts:
             link.sendmsg([answer], rights)
         if pidfd >= 0:
             os.close(pidfd)
-        self.prepare()
 
     def _hand_over(self, data: bytes, fds: list[int]) -> int:
         waiting, self._next = self._next, None

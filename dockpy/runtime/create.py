@@ -15,7 +15,7 @@ import os
 
 from dockpy.errors import DockpyError
 from dockpy.linux import processes
-from dockpy.linux.namespaces import CLONE_NEWPID, CLONE_NEWUSER, unshare
+from dockpy.linux.namespaces import CLONE_NEWUSER, unshare
 from dockpy.oci import capabilities
 from dockpy.oci import spec as oci
 from dockpy.runtime import attributes, bpf, groups, init, namespaces
@@ -97,19 +97,21 @@ def become(
     line: int,
     folders: list[int],
     *,
+    made: int,
     console_size: tuple[int, int] | None = None,
     seccomp_cache: str | None = None,
 ) -> NoReturn:
-    """As create, in a process that was cloned with CLONE_NEWPID for it, by whoever converses at the other
-    end of `line`: it is the container's first process from here on, or ends.
+    """As create, in a process that was cloned for it, by whoever converses at the other end of `line`: it is
+    the container's first process from here on, or ends.
 
-    `folders`: its control groups to join (groups.clone). For a specification that makes a pid namespace
-    and has no user namespace of its own to make or to join. StartFailed before anything was done.
+    `made`: what it was cloned with, CLONE_NEWPID and others of the specification's. `folders`: its control
+    groups to join (groups.clone). For a specification that has no user namespace of its own to make or to
+    join. StartFailed before anything was done.
     """
     try:
         container = plan(spec, bundle, stdio, console_size, seccomp_cache)
         kinds = container.namespaces
-        if "pid" not in kinds.fresh or kinds.private("user"):
+        if made & ~kinds.clone_flags or "pid" not in kinds.fresh or kinds.private("user"):
             raise SetupError("the process was made for a container with other namespaces")
         joined = namespaces.open_joined(kinds)
     except (DockpyError, SetupError) as error:
@@ -117,7 +119,7 @@ def become(
 
     def work(line: init.Line) -> None:
         line.stage = "unshare"
-        unshare(kinds.clone_flags & ~CLONE_NEWPID)
+        unshare(kinds.clone_flags & ~made)
         init.create(line, container, joined, folders)
 
     fds = None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr)

@@ -3,11 +3,11 @@
 It opens log and socket, reads the specification and builds the container: more than a megabyte of memory
 touched, which the shim, who lives for days, does not have. It was cloned into a new pid namespace for that,
 so that no further fork is needed (each costs a millisecond: 400 pages are copied because they are touched).
-And beforehand, so that it is there when the message comes. Where that cannot be (Start.alone), another one
+And beforehand, so that it is there when the message comes. Where that cannot be (Start.fresh), another one
 makes the process as its sibling, says so, and ends.
 
   shim                             worker
-   | -- clone(CLONE_NEWPID) -------> | waits
+   | -- clone(CLONE_NEWPID …) -----> | waits
    | -- start message -------------> | log, socket, shim.json, pipes
    | <-- values + descriptors ------ | everything else is closed, namespaces, mounts, pivot
    | <-- console, {"pid"} ---------- | (runtime.conversation)
@@ -28,7 +28,7 @@ import time
 from dockpy import files
 from dockpy.errors import sentence
 from dockpy.fastjson import dumps, loads
-from dockpy.linux.namespaces import CLONE_NEWPID
+from dockpy.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
 from dockpy.runtime import groups
 from dockpy.runtime.conversation import announce, converse
 from dockpy.runtime.errors import CREATE, StartFailed, start_failed, strerror
@@ -57,18 +57,32 @@ if TYPE_CHECKING:
     from dockpy.shim.worker import Launcher
 
 
-class Worker:
-    """One that waits for its start message at the other end of `line`; OSError when it cannot be made."""
+# Of a container by default; its mount and cgroup namespaces are made when it is known where.
+USUAL = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET
+FLAGS = {
+    "pid": CLONE_NEWPID,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "network": CLONE_NEWNET,
+}
 
-    def __init__(self, launcher: Launcher, *, alone: bool, group: str | None = None) -> None:
-        """`alone`: in a pid namespace of its own. `group`: of version 2, to be born in."""
+
+class Worker:
+    """One that waits for its start message at the other end of `line`; OSError when it cannot be made.
+
+    `made`: its namespaces, none or with CLONE_NEWPID.
+    """
+
+    def __init__(self, launcher: Launcher, made: int, group: str | None = None) -> None:
+        """`group`: of version 2, to be born in."""
         folders = groups.open_groups(group)
+        self.made = made
         self.line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         shim = os.getpid()
         try:
-            self.pid, pidfd = groups.clone(CLONE_NEWPID if alone else 0, folders)
+            self.pid, pidfd = groups.clone(made, folders)
             if self.pid == 0:
-                _work(theirs, launcher, shim, None if group is None else folders)
+                _work(theirs, launcher, shim, made, None if group is None else folders)
             if pidfd >= 0:
                 os.close(pidfd)
         finally:
@@ -84,7 +98,7 @@ class Worker:
 def expect(launcher: Launcher) -> Worker | None:
     """The usual one, before it is known for what; None where that cannot be made."""
     try:
-        return Worker(launcher, alone=True)
+        return Worker(launcher, USUAL)
     except OSError:
         return None
 
@@ -124,13 +138,13 @@ def bear(
     """Starts the container of a start message (`packet`, shim.packets.decode) by the one that was expected,
     if any; shim.json tells of it then. None when that failed, which has been written and told then.
     """
-    alone, group = _head(packet)
+    wanted, group = _head(packet)
     group = group if groups.unified() else None  # else it is joined on the way
-    if worker is not None and not (alone and group is None):
+    if worker is not None and (worker.made & ~wanted or group is not None):
         worker.dismiss()
         worker = None
     try:
-        worker = worker or Worker(launcher, alone=alone, group=group)
+        worker = worker or Worker(launcher, wanted, group)
     except OSError as error:
         _failed(packet, fds, start_failed(CREATE, f"clone: {strerror(error)}"))
         return None
@@ -171,13 +185,15 @@ def _begun(worker: Worker, packet: bytes, fds: Sequence[int]) -> Born:
     return born
 
 
-def _head(packet: bytes) -> tuple[bool, str | None]:
-    """Start.alone, and then Start.group: read without the rest, which a shim does not parse."""
+def _head(packet: bytes) -> tuple[int, str | None]:
+    """The namespaces that its worker may have, and Start.group: read without the rest, which a shim does not
+    parse.
+    """
     end = packet.find(b',"start":')
     head = loads(packet[:end] + b"}") if end > 0 else None
-    if not isinstance(head, dict):
-        return False, None
-    return (True, head.get("group")) if head.get("alone") else (False, None)
+    if not isinstance(head, dict) or "pid" not in head.get("fresh", ()):
+        return 0, None
+    return sum(FLAGS.get(kind, 0) for kind in head["fresh"]), head.get("group")
 
 
 def _receive(line: _socket.socket) -> tuple[bytes, list[int]]:
@@ -215,13 +231,15 @@ def _failed(packet: bytes, fds: Sequence[int], failure: StartFailed) -> None:
 
 
 def _work(
-    line: _socket.socket, launcher: Launcher, shim: int, folders: list[int] | None
+    line: _socket.socket, launcher: Launcher, shim: int, made: int, folders: list[int] | None
 ) -> NoReturn:
     """`folders`: of the control group, where it was cloned for that, as groups.clone has left them."""
     prepared = False
     try:
         _signal.set_wakeup_fd(-1)
         close_others([line.fileno(), *(folders or ())])
+        if made == USUAL:
+            launcher.warm()
         packet = receive_raw(line)
         if packet is None:
             os._exit(0)
@@ -229,9 +247,9 @@ def _work(
         start, stdio = _prepare(line, raw["start"], fds, shim)
         prepared = True
         size = start.console_size
-        if raw.get("alone"):
+        if made:
             joined = _open_groups(raw.get("group")) if folders is None else folders
-            launcher.become(line.fileno(), joined, start.bundle, stdio, size)
+            launcher.become(line.fileno(), made, joined, start.bundle, stdio, size)
         announce(line, *launcher.create(start.bundle, stdio, size))
     except (NotStarted, OSError, ValueError) as error:
         if not prepared:

@@ -31,9 +31,13 @@ WORKER_DIED = "the process that starts containers has failed; the daemon's log m
 class Launcher:
     """What starts processes: the runtime, or something plainer. Called in a worker."""
 
+    def warm(self) -> None:
+        """In a caller that waits for its container: what can be done beforehand."""
+
     def become(
         self,
         line: int,
+        made: int,
         folders: list[int],
         bundle: str,
         stdio: tuple[int, int, int] | None,

@@ -192,14 +192,15 @@ def _start_message(
         lease=host.lease,
         stop_signal=stop_signal(config),
         stop_timeout=stop_timeout(config),
-        alone=_alone(spec),
+        fresh=_fresh(spec),
         group=spec.linux.cgroups_path,
     )
 
 
-def _alone(spec: Spec) -> bool:
-    pid = spec.linux.namespace("pid")
-    return pid is not None and pid.path is None and spec.linux.namespace("user") is None
+def _fresh(spec: Spec) -> tuple[str, ...]:
+    if spec.linux.namespace("user") is not None:
+        return ()
+    return tuple(entry.type for entry in spec.linux.namespaces if entry.path is None)
 
 
 # ------------------------------------------------------------------------------ surroundings
