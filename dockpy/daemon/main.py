@@ -43,7 +43,7 @@ from dockpy.damaged import Shelf
 from dockpy.errors import DockpyError, Unavailable
 from dockpy.images.store import ImageStore
 from dockpy.keeper import place, takeover
-from dockpy.keeper.protocol import KeeperLink
+from dockpy.keeper.protocol import FORMER, KeeperLink
 from dockpy.paths import Paths
 from dockpy.storage.choose import choose
 from dockpy.storage.content import ContentStore
@@ -59,7 +59,7 @@ from dockpy.supervisor.remove import take_away
 from dockpy.supervisor.restart import is_start
 from dockpy.supervisor.shims import Keeper
 from dockpy.supervisor.start import start_again
-from dockpy.transport.unix import serve
+from dockpy.transport.unix import no_more, serve
 
 log = logging.getLogger("dockpy.daemon")
 
@@ -104,7 +104,8 @@ class Daemon:
         self._snapshots = snapshots
         self._info = info
         self._lock_fd = lock_fd
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)
+        self._listeners = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, listen_fd)]
+        self._serving = False
 
     async def run(self, keeper_fd: int) -> None:
         paths = self._paths
@@ -137,7 +138,11 @@ class Daemon:
             nursery.start_soon(keeper.read)
             await adopt(containers, start=is_start(paths.session, ids.boot_id()))
             self._server = Server(self._router(containers))
-            self._listen(self._listener)
+            self._serving = True
+            for listener in self._listeners:
+                nursery.start_soon(serve, listener, self._server.handle)
+            for _ in self._listeners[1:]:
+                nursery.start_soon(self._close_former)
             nursery.start_soon(self._signals)
             nursery.start_soon(self._idle, containers)
             containers.aside(pack_for_ever, containers)
@@ -195,19 +200,24 @@ class Daemon:
 
     # ---------------------------------------------------------------------------- listening
 
-    def _listen(self, listener: socket.socket) -> None:
-        self._nursery.start_soon(serve, listener, self._server.handle)
-
     def _new_listener(self, fd: int) -> None:
-        """The socket's file had vanished, and the keeper made another."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-        self._listen(self._listener)
+        """The socket's file had vanished, and the keeper made another. Clients may wait in the queue of those
+        before, so nobody is turned away.
+        """
+        self._listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd))
+        if self._serving:
+            self._nursery.start_soon(serve, self._listeners[-1], self._server.handle)
+            self._nursery.start_soon(self._close_former)
+
+    async def _close_former(self) -> None:
+        await trio.sleep(FORMER)
+        no_more(self._listeners.pop(0))
 
     def _revive(self) -> KeeperLink:
         if self._store_is_gone():
             raise Unavailable("there is no store to keep")
         return KeeperLink(
-            takeover.spawn(self._paths, self._listener.fileno(), self._lock_fd, self._info)
+            takeover.spawn(self._paths, self._listeners[-1].fileno(), self._lock_fd, self._info)
         )
 
     def _keeper_pid(self) -> int:

@@ -14,18 +14,20 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import time
 import traceback
 
-from dockpy import files, reexec
+from dockpy import reexec
 from dockpy.errors import DockpyError
 from dockpy.keeper import place
+from dockpy.keeper.home import Home
 from dockpy.keeper.options import Options
+from dockpy.keeper.protocol import FORMER
 from dockpy.keeper.recording import learned, nothing
 from dockpy.keeper.rehearsal import rehearse
 from dockpy.keeper.starts import Starts, default_signals, flush
-from dockpy.linux import inotify
 from dockpy.linux.memory import fill_holes, give_back
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.title import Title
@@ -57,7 +59,7 @@ SETTLED = 5.0
 # Somebody's kill -9, or the kernel for want of memory, is no fault that would come again by itself.
 KILLED_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
-RECORD_AGAIN = 1.0
+TELL_AGAIN = 0.1
 # A daemon that has died this often in a row (0.2, 0.4, 0.8 s of pause) will die again: clients are told.
 REFUSED_FROM = 0.8
 
@@ -145,14 +147,16 @@ class Keeper:
         serve: Serve,
     ) -> None:
         self._paths = paths
-        self._run = run_folder
         self._tier = tier
-        self._listener = listener
+        # A daemon is born with the first and told of the others; the last is where clients come.
+        self._listeners = [listener]
+        self._told = 1
         self._lock_fd = lock_fd
         self._launcher = launcher
         self._serve = serve
         self._build = reexec.build_id()
         self._loop = Loop()
+        self._home = Home(self._loop, paths, run_folder, lock_fd, self._moved)
         self._daemon = 0
         self._pidfd = -1
         self._link: _socket.socket | None = None
@@ -160,10 +164,6 @@ class Keeper:
         self._pause = 0.0
         self._stop = False
         self._ended = False
-        self._watch = -1
-        self._hold = -1
-        self._record = b""
-        self._recordless = ""  # why daemon.json could not be written
         self._signals = -1
         self.title = Title()
         self.ballast: list[object] = []
@@ -173,40 +173,22 @@ class Keeper:
         os.set_inheritable(self._lock_fd, False)
         self.title.set("dockpy-keeper", self._paths.store)
         self.listen_to_signals()
-        self._guard()
+        self._home.keep()
         if options.takeover:
             self._adopt(options.daemon, options.link_fd)
         else:
             self._fork_daemon()
         if options.ready_fd >= 0:
             with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
-                os.write(options.ready_fd, self._recordless.encode() or b"ready")
+                os.write(options.ready_fd, self._home.untold.encode() or b"ready")
             os.close(options.ready_fd)
-        place.offer_symlink(self._run, os.environ.get("XDG_RUNTIME_DIR", ""))
+        place.offer_symlink(self._home.run, os.environ.get("XDG_RUNTIME_DIR", ""))
 
     def learn_rest(self) -> None:
         """While the daemon loads: after its fork, so as late as can be."""
         self._starts = Starts(self._launcher, self.title, learned(self._paths, self.title))
         gc.freeze()
         self._starts.prepare()
-
-    def _write_record(self, daemon: int) -> None:
-        try:
-            self._record = place.write_daemon_json(
-                self._paths, self._run, self._tier, self._build, os.getpid(), daemon
-            )
-        except OSError as error:  # a full disk, or the store is being deleted: containers go on
-            self._record = b""
-            if not self._recordless:
-                self._loop.after(RECORD_AGAIN, self._write_again)
-            self._recordless = f"{self._paths.daemon_json} cannot be written: {error.strerror}"
-            return
-        self._recordless = ""
-        self._watch_record()
-
-    def _write_again(self) -> None:
-        self._recordless = ""
-        self._keep_record()
 
     def listen_to_signals(self) -> None:
         self._signals = signal_pipe()
@@ -249,19 +231,21 @@ class Keeper:
         os.set_inheritable(link_fd, False)
         self._loop.watch(link_fd, POLLIN, self._asked)
         self._loop.watch(self._pidfd, POLLIN, self._daemon_ended)
-        self._write_record(pid)
+        self._home.record(self._tier, self._build, pid)
+        self._told = 1
+        self._tell_listeners()
 
     def _be_daemon(self, keeper_fd: int) -> NoReturn:
         status = 70
         try:
             default_signals()
-            listen_fd = self._listener.fileno()
+            listen_fd = self._listeners[0].fileno()
             close_others([keeper_fd, listen_fd, self._lock_fd])
             gc.unfreeze()
             gc.enable()
             self.title.set("dockpy-daemon", self._paths.store)
             info = {
-                "run": self._run,
+                "run": self._home.run,
                 "tier": self._tier,
                 "build": self._build,
                 "store": self._paths.store,
@@ -284,7 +268,7 @@ class Keeper:
             _, status = os.waitpid(self._daemon, 0)
         except ChildProcessError:
             status = 1  # after a takeover it was not our child: only the stop message tells
-        meant = self._stop or status == 0 or not self._is_there()
+        meant = self._stop or status == 0 or not self._home.is_there()
         self._daemon = 0
         if meant and self._end():
             return
@@ -299,25 +283,26 @@ class Keeper:
 
     def _end(self) -> bool:
         """Everything is put away, unless a client has come at the last moment of an idle exit."""
-        if not self._is_there():
+        if not self._home.is_there():
             self._ended = True  # what is at our paths is another keeper's
             return True
-        files.unlink_if_exists(place.socket_path(self._run))
-        if not self._stop and self._somebody_waits():
-            self._remake()
+        self._home.hide()
+        if not self._stop and self._waited_at():
+            self._home.make_again()
             return False
-        place.forget(self._paths, self._run)
-        self._listener.close()
+        place.forget(self._paths, self._home.run)
+        for listener in self._listeners:
+            listener.close()
         self._ended = True
         return True
 
-    def _somebody_waits(self) -> bool:
-        waiting: list[int] = []
-        once = Loop()
-        once.watch(self._listener.fileno(), POLLIN, waiting.append)
-        once.after(0, lambda: None)
-        once.turn()
-        return bool(waiting)
+    def _waited_at(self) -> list[_socket.socket]:
+        """Listeners in whose queue there is a client."""
+        queues = select.poll()
+        for listener in self._listeners:
+            queues.register(listener.fileno(), POLLIN)
+        ready = [fd for fd, _ in queues.poll(0)]
+        return [listener for listener in self._listeners if listener.fileno() in ready]
 
     def _refuse_waiting(self) -> None:
         """Tells clients in the queue that there is no daemon, instead of letting them wait for one."""
@@ -326,8 +311,8 @@ class Keeper:
         ).encode()
         head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
         head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-        while self._somebody_waits():
-            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # the raw socket's accept
+        while waiting := self._waited_at():
+            fd, _ = waiting[0]._accept()  # type: ignore[attr-defined]  # the raw socket's accept
             client = _socket.socket(fileno=fd)
             with contextlib.suppress(OSError):  # a client that has left needs no answer
                 client.setblocking(False)
@@ -335,6 +320,30 @@ class Keeper:
             with contextlib.suppress(OSError):
                 client.send(head.encode() + body)
             client.close()
+
+    def _moved(self, listener: _socket.socket) -> None:
+        self._listeners.append(listener)
+        self._tell_listeners()
+        self._loop.after(FORMER, self._close_former)
+
+    def _tell_listeners(self) -> None:
+        while self._link is not None and self._told < len(self._listeners):
+            try:
+                send_packet(self._link, {"op": "listen"}, [self._listeners[self._told].fileno()])
+            except BlockingIOError:
+                self._loop.after(TELL_AGAIN, self._tell_listeners)
+                return
+            except OSError:
+                return  # dying: the next one is told
+            self._told += 1
+
+    def _close_former(self) -> None:
+        """Not at once: a daemon that is killed now has not accepted all that wait at what it was told of."""
+        if self._link is None or self._told == 1:
+            self._loop.after(FORMER, self._close_former)
+            return
+        self._listeners.pop(0).close()
+        self._told -= 1
 
     def _lose_link(self) -> None:
         if self._link is not None:
@@ -397,118 +406,3 @@ class Keeper:
             if found is None or found.si_pid == self._daemon:
                 return
             os.waitpid(found.si_pid, 0)
-
-    # ----------------------------------------------------------------------------- the run folder
-
-    def _guard(self) -> None:
-        """Watches the folder, and holds a lock on it, which cleaners of /tmp respect."""
-        self._hold_folder()
-        try:
-            self._watch = inotify.inotify_init1()
-            self._watch_folder()
-            self._watch_record()
-        except OSError:
-            # No inotify instance left for this user: look from time to time.
-            self._watch = -1
-            self._loop.after(1.0, self._look_again)
-            return
-        self._loop.watch(self._watch, POLLIN, self._folder_changed)
-
-    def _watch_folder(self) -> None:
-        inotify.inotify_add_watch(
-            self._watch,
-            self._run,
-            inotify.IN_DELETE
-            | inotify.IN_MOVED_FROM
-            | inotify.IN_DELETE_SELF
-            | inotify.IN_MOVE_SELF
-            | inotify.IN_ATTRIB,
-        )
-
-    def _watch_record(self) -> None:
-        if self._watch >= 0:
-            with contextlib.suppress(OSError):
-                inotify.inotify_add_watch(
-                    self._watch,
-                    self._paths.daemon_json,
-                    inotify.IN_ATTRIB
-                    | inotify.IN_CLOSE_WRITE
-                    | inotify.IN_DELETE_SELF
-                    | inotify.IN_MOVE_SELF,
-                )
-
-    def _keep_record(self) -> None:
-        """daemon.json says where we are: without it no client finds the way."""
-        try:
-            if files.read_bytes(self._paths.daemon_json) == self._record:
-                return
-        except (OSError, ValueError):
-            pass
-        if self._is_there():
-            self._write_record(self._daemon)
-
-    def _hold_folder(self) -> None:
-        import fcntl
-
-        if self._hold >= 0:
-            os.close(self._hold)
-        self._hold = os.open(self._run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            pass
-
-    def _folder_changed(self, _events: int) -> None:
-        try:
-            os.read(self._watch, 1 << 16)
-        except BlockingIOError:
-            return
-        if self._vanished():
-            self._remake()
-        self._keep_record()
-
-    def _look_again(self) -> None:
-        if self._vanished():
-            self._remake()
-        self._keep_record()
-        self._loop.after(1.0, self._look_again)
-
-    def _is_there(self) -> bool:
-        return place.is_there(self._paths, self._lock_fd)
-
-    def _vanished(self) -> bool:
-        return self._is_there() and not (
-            os.path.lexists(place.socket_path(self._run)) and os.path.isdir(f"{self._run}/s")
-        )
-
-    def _remake(self) -> None:
-        """Folder and socket again; the daemon gets the new listener, the shims are told to do
-        likewise.
-        """
-        try:
-            listener = place.listen(self._run)
-            self._hold_folder()
-            if self._watch >= 0:
-                self._watch_folder()
-        except (OSError, DockpyError):
-            with contextlib.suppress(OSError):  # the log is on the same full disk
-                traceback.print_exc()
-            self._loop.after(1.0, self._remake)
-            return
-        if self._vanished():
-            # Deleted again before the watch was there: who deletes is not done yet.
-            listener.close()
-            self._loop.after(0.05, self._remake)
-            return
-        self._listener.close()
-        self._listener = listener
-        if self._link is not None:
-            try:
-                send_packet(self._link, {"op": "listen"}, [listener.fileno()])
-            except OSError:
-                pass  # dying: the next one is born with it
-        for pid in place.living_shims(self._paths):
-            try:
-                os.kill(pid, signal.SIGHUP)
-            except OSError:
-                pass

@@ -4,7 +4,8 @@ SOCK_SEQPACKET, one JSON object a datagram, descriptors by SCM_RIGHTS (shim/prot
 
   daemon -> keeper  {"op":"shim","seq":n,"group":g,"fresh":[…],"start":{…}} + [control, attachments' descriptors]
   keeper -> daemon  {"seq":n,"pid":p} + [pidfd]   or   {"seq":n,"error":"…"}
-  keeper -> daemon  {"op":"listen"} + [socket]    the socket's file had vanished: here is the new listener
+  keeper -> daemon  {"op":"listen"} + [socket]    the socket's file had vanished: here is the new listener; clients
+                                                  may wait at those before, for FORMER seconds
   daemon -> keeper  {"op":"stop"}                 the daemon's end is meant: keeper ends with it
 
 When the keeper dies without an answer, the shim may or may not exist: the control socket tells. It
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
     Answer: TypeAlias = "Born | NotBorn | NewListener"
+
+# In which whoever had found the socket's file before it was deleted has been accepted.
+FORMER = 10.0
 
 
 @dataclass(frozen=True)

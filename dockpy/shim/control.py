@@ -109,11 +109,21 @@ def listening(path: str) -> _socket.socket | None:
             number = error.errno
         if number == errno.EADDRINUSE:  # of a shim before us
             files.unlink_if_exists(path)
-        elif number == errno.ENOENT:
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        else:
+        elif number != errno.ENOENT or not _made(os.path.dirname(path)):
             break
     return None
+
+
+def _made(folder: str) -> bool:
+    """Folder and run folder, 0700 both; they may be deleted, or made by others, at any moment."""
+    for path in (os.path.dirname(folder), folder):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+    return os.path.isdir(folder)
 
 
 class Listener:
@@ -135,7 +145,7 @@ class Listener:
 
     def ensure(self) -> None:
         """Errors stay silent: the next SIGHUP asks again."""
-        if os.access(self._path, os.F_OK):
+        if self._sock is not None and os.access(self._path, os.F_OK):
             return
         try:
             sock = listening(self._path)

@@ -188,7 +188,7 @@ def _group(containers: Containers, container_id: str) -> str:
 
 async def _connect(containers: Containers, container: Container, told: _ShimFile | None) -> bool:
     """Whether its shim lives; then it is followed again."""
-    link = _open(containers, container, told)
+    link = await _open(containers, container, told)
     if link is None:
         return False
     shim = Shim(link, containers.teller(container))
@@ -219,20 +219,27 @@ async def _connect(containers: Containers, container: Container, told: _ShimFile
     return True
 
 
-def _open(containers: Containers, container: Container, told: _ShimFile | None) -> ShimLink | None:
+async def _open(
+    containers: Containers, container: Container, told: _ShimFile | None
+) -> ShimLink | None:
     here = f"{containers.host.run}/s/{container.id[:16]}.sock"
     for path in (here,) if told is None else (told.socket, here):
         try:
             return ShimLink.connect(path)
         except (OSError, ValueError):  # ValueError: no path at all
             continue
-    if told is not None and told.alive:
+    if told is None or not told.alive:
+        return None
+    try:
+        # Its socket was deleted, and nobody has told it yet.
+        return await trio.to_thread.run_sync(ShimLink.reach, told.socket, told.pid)
+    except (OSError, ValueError):
         log.error(
             "the shim of container %s lives (pid %d), but its socket does not answer",
             container.id[:12],
             told.pid,
         )
-    return None
+        return None
 
 
 async def _clean(containers: Containers) -> None:

@@ -7,6 +7,7 @@ shim as a descriptor: nothing may stand between (no buffer, no wrapper that clos
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket
@@ -133,14 +134,15 @@ class Connection:
 
 
 async def serve(listener: socket.socket, handle: Callable[[Connection], Awaitable[None]]) -> None:
-    """Accepts for ever; each connection is a task of its own and ends by itself."""
+    """Accepts until `no_more`; each connection is a task of its own and ends by itself."""
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
-        while True:
+        while listener.fileno() >= 0:
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(listener)
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_readable(listener)
                 continue
             except OSError as error:
                 if error.errno not in (
@@ -154,6 +156,12 @@ async def serve(listener: socket.socket, handle: Callable[[Connection], Awaitabl
                 await trio.sleep(0.05)
                 continue
             nursery.start_soon(_handle, handle, Connection(sock))
+
+
+def no_more(listener: socket.socket) -> None:
+    """Closes it; `serve` ends when its last connection has."""
+    trio.lowlevel.notify_closing(listener)
+    listener.close()
 
 
 async def _handle(handle: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:

@@ -10,6 +10,10 @@ import socket
 import time
 from pathlib import Path
 
+from dockpy.daemon.main import serve_inherited
+from dockpy.keeper import place
+from dockpy.paths import Paths
+from dockpy.shim.packets import send_packet
 from tests.daemon.conftest import Engine, eventually, frames, kill, read_all
 
 
@@ -91,6 +95,57 @@ def test_the_run_folder_can_be_deleted_under_them(engine: Engine) -> None:
     engine.start()
     assert engine.ask("POST", f"/containers/{container}/stop?t=5").status == 204
     assert engine.state(container)["ExitCode"] == 6
+
+
+def test_a_shim_whose_socket_alone_was_deleted_is_adopted(engine: Engine) -> None:
+    """The keeper does not watch these: every container that ends deletes one."""
+    container = engine.run("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.05; done")
+    os.unlink(f"{engine.record()['run']}/s/{container[:16]}.sock")
+    kill(engine.record()["daemon"]["pid"])
+    engine.start()
+    assert engine.state(container)["Running"] is True
+    assert engine.ask("POST", f"/containers/{container}/stop?t=5").status == 204
+    assert engine.state(container)["ExitCode"] == 6
+
+
+def test_a_listener_that_comes_while_the_daemon_starts_is_served_beside_the_first(
+    tmp_path: Path,
+) -> None:
+    """The run folder was deleted meanwhile: clients are in the queues of both."""
+    run, store = tmp_path / "run", Paths(str(tmp_path / "store"))
+    os.makedirs(store.containers)
+    first = place.listen(str(run))
+    keeper, link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    clients = [connected(place.socket_path(str(run)))]
+    second = place.listen(str(run))
+    clients.append(connected(place.socket_path(str(run))))
+    send_packet(keeper, {"op": "listen"}, [second.fileno()])
+    lock = os.open(store.lock, os.O_RDONLY)
+    info = {"run": str(run), "tier": "single", "build": "source", "store": store.store}
+    daemon = os.fork()
+    if daemon == 0:
+        try:
+            serve_inherited(store, first.detach(), link.detach(), lock, info)
+        finally:
+            os._exit(0)
+    try:
+        for client in clients:
+            with client:
+                client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                assert read_all(client).endswith(b"OK")
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+        os.waitpid(daemon, 0)
+        os.close(lock)
+        for sock in (first, second, keeper, link):
+            sock.close()
+
+
+def connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(path)
+    return sock
 
 
 def test_what_an_interrupted_daemon_left_is_put_right(engine: Engine) -> None:

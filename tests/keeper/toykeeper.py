@@ -2,7 +2,8 @@
 process.
 
 `{"cid":…,"args":[…]}` is answered by the process's events as JSON lines, at its exit the connection ends.
-`{"stop":true}` ends daemon and keeper, `{"crash":true}` the daemon only.
+`{"stop":true}` ends daemon and keeper, `{"idle":true}` too unless somebody waits, `{"crash":true}` the daemon
+only.
 """
 
 from __future__ import annotations
@@ -58,30 +59,32 @@ class Toy:
         self, paths: Paths, listen: int, keeper: int, lock: int, info: dict[str, str]
     ) -> None:
         self.paths, self.lock, self.info = paths, lock, info
-        self.listener = socket.socket(fileno=os.dup(listen))
+        self.listeners = [socket.socket(fileno=os.dup(listen))]
         self.link = KeeperLink(keeper)
 
     def serve(self) -> int:
         while True:
-            readable, _, _ = select.select([self.listener, self.link], [], [])
+            readable, _, _ = select.select([*self.listeners, self.link], [], [])
             if self.link in readable:
                 answer = self.link.receive()
                 if answer is None:
                     if not is_there(self.paths, self.lock):
                         return 0  # the test is over
                     self.link = KeeperLink(
-                        spawn(self.paths, self.listener.fileno(), self.lock, self.info)
+                        spawn(self.paths, self.listeners[-1].fileno(), self.lock, self.info)
                     )
                 elif isinstance(answer, NewListener):
-                    self.listener = socket.socket(fileno=answer.fd)
+                    self.listeners.append(socket.socket(fileno=answer.fd))
                 continue
-            conn, _ = self.listener.accept()
+            conn, _ = readable[0].accept()
             line = conn.makefile().readline()
             if not line:
                 continue
             request = json.loads(line)
             if request.get("stop"):
                 self.link.stop()
+                return 0
+            if request.get("idle"):
                 return 0
             if request.get("crash"):
                 os.abort()
@@ -104,7 +107,9 @@ class Toy:
         self.link.start_shim(start, control)
         os.close(control)
         select.select([self.link], [], [])
-        answer = self.link.receive()
+        while isinstance(answer := self.link.receive(), NewListener):
+            self.listeners.append(socket.socket(fileno=answer.fd))
+            select.select([self.link], [], [])
         assert isinstance(answer, (Born, NotBorn))
         if isinstance(answer, Born):
             os.close(answer.pidfd)
