@@ -138,18 +138,13 @@ def bear(
     """Starts the container of a start message (`packet`, shim.packets.decode) by the one that was expected,
     if any; shim.json tells of it then. None when that failed, which has been written and told then.
     """
-    wanted, group = _head(packet)
-    group = group if groups.unified() else None  # else it is joined on the way
-    if worker is not None and (worker.made & ~wanted or group is not None):
-        worker.dismiss()
-        worker = None
     try:
-        worker = worker or Worker(launcher, wanted, group)
+        worker = _informed(packet, fds, launcher, worker)
     except OSError as error:
         _failed(packet, fds, start_failed(CREATE, f"clone: {strerror(error)}"))
         return None
     try:
-        return _begun(worker, packet, fds)
+        return _begun(worker)
     except StartFailed as failure:
         _failed(packet, fds, failure)
     except OSError as error:  # a full disk
@@ -159,12 +154,27 @@ def bear(
     return None
 
 
-def _begun(worker: Worker, packet: bytes, fds: Sequence[int]) -> Born:
+def _informed(
+    packet: bytes, fds: Sequence[int], launcher: Launcher, worker: Worker | None
+) -> Worker:
+    """The one that was expected where it serves, else a new one; the message is on its way to it."""
+    wanted, group = _head(packet)
+    group = group if groups.unified() else None  # else it is joined on the way
+    if worker is not None:
+        if not worker.made & ~wanted and group is None:
+            try:
+                send_raw(worker.line, packet, fds)
+                return worker
+            except BrokenPipeError:
+                pass  # somebody has killed it
+        worker.dismiss()
+    worker = Worker(launcher, wanted, group)
+    send_raw(worker.line, packet, fds)
+    return worker
+
+
+def _begun(worker: Worker) -> Born:
     line = worker.line
-    try:
-        send_raw(line, packet, fds)
-    except BrokenPipeError:
-        raise StartFailed(WORKER_DIED, 128) from None
     prepared, got = _receive(line)
     values = marshal.loads(prepared) if prepared else None
     if values is None:
