@@ -343,8 +343,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def is_zombie(pid: int) -> bool:
-    return b") Z " in Path(f"/proc/{pid}/stat").read_bytes()
+def is_dead(pid: int) -> bool:
+    """Reaped or not."""
+    try:
+        return b") Z " in Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def waiting(house: House) -> int:
@@ -372,7 +376,7 @@ def test_who_waits_for_a_start_can_be_killed(own: House, whom: str) -> None:
         shim = waiting(own)
         victim = shim if whom == "shim" else children(shim)[0]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda pid=victim: not running(pid) or is_zombie(pid))
+        wait_for(lambda pid=victim: is_dead(pid))
         assert own.code("sh", "-c", "exit 3") == 3
 
 
