@@ -400,6 +400,7 @@ platform string Set the platform of the image""",
     "system check": (
         "check", 0, 0, "[OPTIONS]", "Verify records, blobs, layers and logs, and find leftovers",
         """\
+content bool Compare all bytes of layers' files with their archives as well (slower)
 format string Print a JSON line for each finding ("json")
 repair bool Set damaged things aside, unpack layers again, remove leftovers""",
     ),

@@ -56,7 +56,7 @@ from dockpy.supervisor.groups import find
 from dockpy.supervisor.logs import pack_for_ever
 from dockpy.supervisor.records import Folders
 from dockpy.supervisor.remove import take_away
-from dockpy.supervisor.restart import is_start
+from dockpy.supervisor.restart import end_session, is_start
 from dockpy.supervisor.shims import Keeper
 from dockpy.supervisor.start import start_again
 from dockpy.transport.unix import no_more, serve
@@ -232,8 +232,7 @@ class Daemon:
     def _stop(self, successor: bool = False) -> None:
         """`successor`: a newer build takes over at once."""
         if not successor:
-            # What comes next is a start, and no revival (restart.is_start).
-            files.unlink_if_exists(self._paths.session)
+            end_session(self._paths.session)
         self._stop_keeper = True
         self._over.set()
 

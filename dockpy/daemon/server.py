@@ -6,10 +6,8 @@ goes to the log.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import socket
 
 import trio
 
@@ -59,9 +57,7 @@ class Server:
     def hang_up(self) -> None:
         """Ends worker threads that sit in a transfer, at the daemon's end."""
         for connection in self._open:
-            if not connection.handed_over:
-                with contextlib.suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.hang_up()
 
     async def _serve(self, connection: Connection) -> None:
         codec = ServerCodec()

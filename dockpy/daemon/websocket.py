@@ -1,6 +1,7 @@
 """A websocket's messages to and from a socket of plain bytes, whose other end is a shim's client.
 
 The daemon stands between here, as nowhere else: who is attached so is cut off when it ends, and the container is not.
+A daemon that is stopped says so (1001, going away); of one that is killed the client sees the end of the stream only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ async def bridge(connection: Connection, plain: Connection, early: bytes, *, std
 
     async def say(data: bytes) -> None:
         async with turn:
+            connection.farewell = b""
             await connection.send(data)
+            connection.farewell = websocket.close(websocket.GOING_AWAY)
 
     async def listen(scope: trio.CancelScope) -> None:
         nonlocal code
@@ -67,9 +70,11 @@ async def bridge(connection: Connection, plain: Connection, early: bytes, *, std
             scope.cancel()
 
     try:
+        connection.farewell = websocket.close(websocket.GOING_AWAY)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen, nursery.cancel_scope)
             nursery.start_soon(speak, nursery.cancel_scope)
+        connection.farewell = b""
         with trio.move_on_after(LINGER):
             await connection.send(websocket.close(code))
             await connection.linger(LINGER)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dockpy.errors import InvalidParameter
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-NORMAL, PROTOCOL_ERROR = 1000, 1002
+NORMAL, GOING_AWAY, PROTOCOL_ERROR = 1000, 1001, 1002
 MOST_CONTROL = 125  # §5.5
 
 

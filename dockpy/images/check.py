@@ -32,11 +32,16 @@ AGAIN = "pull or load the image again"
 
 
 class ImageCheck:
-    def __init__(self, images: ImageStore, shelf: Shelf, progress: Progress) -> None:
+    """`content`: the bytes of layers' files are compared as well. (Those without an archive are in any case.)"""
+
+    def __init__(
+        self, images: ImageStore, shelf: Shelf, progress: Progress, *, content: bool = False
+    ) -> None:
         self._images = images
         self._content = images.content
         self._shelf = shelf
         self._progress = progress
+        self._deep = content
         self._bad: set[Digest] = set()
         self._sources: dict[ChainID, LayerSource] = {}
         self._dropped: dict[
@@ -164,7 +169,8 @@ class ImageCheck:
         try:
             tree = self._images.snapshots.chain_tree(chain)
             if source is not None:
-                return tree_problem(source.open(), tree)
+                deep = self._deep and chain in self._sources
+                return tree_problem(source.open(), tree, content=deep)
             return "" if os.path.isdir(tree.path) else "its tree is missing"
         except NotFound:
             return ""  # it has just been removed

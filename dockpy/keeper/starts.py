@@ -52,13 +52,14 @@ class Starts:
         self._quiet = quiet
         self._keep = keep
         self._next: tuple[int, _socket.socket] | None = None  # a shim that waits for its message
+        self._wanted = False
         self._expecting = True
 
     def prepare(self) -> None:
-        """Forks the next shim, if there is none."""
-        if self._next is None:
-            with contextlib.suppress(OSError):  # the start itself will say so
-                self._next = self._fork()
+        """Forks the next shim."""
+        self._wanted = False
+        with contextlib.suppress(OSError):  # the start itself will say so
+            self._next = self._fork(expecting=self._expecting)
 
     def close(self) -> None:
         """The one that waits ends."""
@@ -77,7 +78,7 @@ class Starts:
         """
         start = [(link.fileno(), POLLIN)]
         while True:
-            idle = self._next is None and (timeout is None or timeout > PAUSE)
+            idle = self._wanted and (timeout is None or timeout > PAUSE)
             happened = poll(PAUSE if idle else timeout)
             if idle and not happened:
                 self.prepare()
@@ -115,7 +116,7 @@ class Starts:
             os.close(pidfd)
 
     def _hand_over(self, data: bytes, fds: list[int]) -> int:
-        waiting, self._next = self._next, None
+        waiting, self._next, self._wanted = self._next, None, True
         # As keeper.protocol writes it; those who are born into a control group are not made beforehand.
         self._expecting = b'"group":null,' in data[:HEAD]
         if waiting is not None:
@@ -123,9 +124,9 @@ class Starts:
                 return _send(waiting, data, fds)
             except OSError:
                 pass  # somebody has killed it
-        return _send(self._fork(), data, fds)
+        return _send(self._fork(expecting=False), data, fds)
 
-    def _fork(self) -> tuple[int, _socket.socket]:
+    def _fork(self, *, expecting: bool) -> tuple[int, _socket.socket]:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid:
@@ -140,7 +141,7 @@ class Starts:
                 self._title,
                 self._rest,
                 self._quiet,
-                expecting=self._expecting,
+                expecting=expecting,
             )
             status = 0
         except BaseException:

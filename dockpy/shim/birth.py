@@ -73,8 +73,10 @@ class Worker:
     `made`: its namespaces, none or with CLONE_NEWPID.
     """
 
-    def __init__(self, launcher: Launcher, made: int, group: str | None = None) -> None:
-        """`group`: of version 2, to be born in."""
+    def __init__(
+        self, launcher: Launcher, made: int, group: str | None = None, *, early: bool = False
+    ) -> None:
+        """`group`: of version 2, to be born in. `early`: there is time, the message is yet to come."""
         folders = groups.open_groups(group)
         self.made = made
         self.line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -82,6 +84,8 @@ class Worker:
         try:
             self.pid, pidfd = groups.clone(made, folders)
             if self.pid == 0:
+                if early:
+                    _get_ready(launcher)
                 _work(theirs, launcher, shim, made, None if group is None else folders)
             if pidfd >= 0:
                 os.close(pidfd)
@@ -98,7 +102,7 @@ class Worker:
 def expect(launcher: Launcher) -> Worker | None:
     """The usual one, before it is known for what; None where that cannot be made."""
     try:
-        return Worker(launcher, USUAL)
+        return Worker(launcher, USUAL, early=True)
     except OSError:
         return None
 
@@ -240,6 +244,15 @@ def _failed(packet: bytes, fds: Sequence[int], failure: StartFailed) -> None:
 # -------------------------------------------------------------------------------------- the worker
 
 
+def _get_ready(launcher: Launcher) -> None:
+    try:
+        launcher.warm()
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+
+
 def _work(
     line: _socket.socket, launcher: Launcher, shim: int, made: int, folders: list[int] | None
 ) -> NoReturn:
@@ -248,8 +261,6 @@ def _work(
     try:
         _signal.set_wakeup_fd(-1)
         close_others([line.fileno(), *(folders or ())])
-        if made == USUAL:
-            launcher.warm()
         packet = receive_raw(line)
         if packet is None:
             os._exit(0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dockpy.linux import beneath
 from dockpy.oci.digest import Digest, digest_of, hasher
 from dockpy.storage import tar
 from dockpy.storage.compression import decompressed
 from dockpy.storage.content import ContentStore
+from dockpy.storage.contents import Contents
 from dockpy.storage.snapshot import Read
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import safe_path
@@ -37,28 +38,30 @@ def blob_problem(content: ContentStore, blob: Digest, progress: Callable[[int], 
     return "" if found == blob else f"it has the digest {found}"
 
 
-def tree_problem(read: Read, tree: Tree) -> str:
-    """What a layer's tree lacks of the archive behind `read`; "" for nothing."""
-    try:
-        wanted = _wanted(TarReader(decompressed(read)))
-    finally:
-        while read(_CHUNK):  # its end closes it
-            pass
+def tree_problem(read: Read, tree: Tree, *, content: bool = False) -> str:
+    """What a layer's tree lacks of the archive behind `read`; "" for nothing. `content`: files' bytes, too."""
+    root = -1
     try:
         root = os.open(tree.path, _PARENT)
+        contents = Contents(root) if content else None
+        wanted = _wanted(TarReader(decompressed(read)), contents)
+        wrong = _Comparison(root, tree, contents.wrong() if contents else {}).wrong(wanted)
     except OSError as error:
+        if root >= 0:
+            raise
         return f"its tree cannot be opened: {error.strerror}"
-    try:
-        wrong = _Comparison(root, tree).wrong(wanted)
     finally:
-        os.close(root)
+        if root >= 0:
+            os.close(root)
+        while read(_CHUNK):  # its end closes it
+            pass
     if not wrong:
         return ""
     more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return f"{wrong[0]}{more}"
 
 
-def _wanted(archive: TarReader) -> dict[bytes, Entry]:
+def _wanted(archive: TarReader, contents: Contents | None) -> dict[bytes, Entry]:
     wanted: dict[bytes, Entry] = {}
     while (entry := archive.next()) is not None:
         path = safe_path(entry.name)
@@ -68,13 +71,18 @@ def _wanted(archive: TarReader) -> dict[bytes, Entry]:
             wanted.pop(folder + b"/" + hidden if folder else hidden, None)
         elif path:
             wanted[path] = entry
+            if contents is not None:
+                contents.compare(path, entry, archive)
     return wanted
 
 
 class _Comparison:
-    def __init__(self, root: int, tree: Tree) -> None:
+    """`contents`: what is wrong with the bytes of which file."""
+
+    def __init__(self, root: int, tree: Tree, contents: Mapping[bytes, str]) -> None:
         self._root = root
         self._tree = tree
+        self._contents = contents
         self._folder = (b"", os.dup(root))
 
     def wrong(self, wanted: dict[bytes, Entry]) -> list[str]:
@@ -98,11 +106,9 @@ class _Comparison:
         if entry.kind == tar.REGULAR:
             if not stat.S_ISREG(state.st_mode):
                 return "is no file"
-            return (
-                ""
-                if state.st_size == entry.size
-                else f"has {state.st_size} bytes, not {entry.size}"
-            )
+            if state.st_size != entry.size:
+                return f"has {state.st_size} bytes, not {entry.size}"
+            return self._contents.get(path, "")
         if entry.kind == tar.DIRECTORY:
             return "" if stat.S_ISDIR(state.st_mode) else "is no directory"
         if entry.kind == tar.SYMLINK:

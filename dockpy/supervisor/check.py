@@ -41,9 +41,15 @@ MOMENT = 0.5  # seconds that a shim takes at most to put its socket away
 _PASSING = ("exit.json", "shim.json", "health.json")
 
 
-def check(containers: Containers, paths: Paths, progress: Progress) -> Iterator[Finding]:
-    """Everything that is wrong in the store; a repair is to be done before the next finding is asked for."""
-    images = ImageCheck(containers.images, containers.folders.damaged, progress)
+def check(
+    containers: Containers, paths: Paths, progress: Progress, *, content: bool
+) -> Iterator[Finding]:
+    """Everything that is wrong in the store; a repair is to be done before the next finding is asked for.
+
+    `content`: the bytes of layers' files, too.
+    """
+    shelf = containers.folders.damaged
+    images = ImageCheck(containers.images, shelf, progress, content=content)
     yield from images.findings()
     yield from _Check(containers, paths).findings()
 

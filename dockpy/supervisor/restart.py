@@ -12,6 +12,7 @@ has stopped it: they are in `restart.json` (Folders.write_wish).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -130,7 +131,8 @@ def give_up(containers: Containers, container: Container) -> None:
 
 def is_start(session: str, boot: str) -> bool:
     """Whether this daemon is the first since the machine's start or since somebody stopped the one
-    before; false for one that follows a killed or an idle one. `session` is the path of the note.
+    before; false for one that follows a killed or an idle one. `session` is the path of the note. False as
+    well where there is none and none can be written: what a user has stopped then stays so.
     """
     try:
         fresh = files.read_bytes(session, 100).decode("ascii", "replace") != boot
@@ -138,10 +140,28 @@ def is_start(session: str, boot: str) -> bool:
         fresh = True
     if fresh:
         try:
-            files.write_atomic(session, boot.encode(), durable=False)
+            _note(session, boot.encode())
         except OSError as error:
             log.error("the note of this session could not be written: %s", error)
+            fresh = False  # each daemon of this session would be the first
     return fresh
+
+
+def end_session(session: str) -> None:
+    """A user stops the daemon. The note stays, so that there is room for the next on a disk that is full by then."""
+    try:
+        files.write_over(session, b"stopped")
+    except OSError:
+        files.unlink_if_exists(session)
+
+
+def _note(session: str, text: bytes) -> None:
+    try:
+        files.write_atomic(session, text, durable=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        files.write_over(session, text)
 
 
 def at_start(record: Record, state: State) -> bool:

@@ -25,6 +25,7 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket: socket.socket | None = sock
+        self.farewell = b""  # what `hang_up` says, where it may be said now
 
     @property
     def sock(self) -> socket.socket:
@@ -126,6 +127,14 @@ class Connection:
         """The socket itself; the caller closes it."""
         sock, self._socket = self.sock, None
         return sock
+
+    def hang_up(self) -> None:
+        """At once; whoever waits for the peer goes on as if it had closed."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                if self.farewell:
+                    self._socket.send(self.farewell)
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._socket is not None:

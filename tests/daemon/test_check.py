@@ -30,8 +30,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.stop()
 
 
-def check(engine: Engine, repair: bool = False) -> list[dict[str, object]]:
-    answer = engine.ask("POST", f"/dockpy/check?repair={int(repair)}")
+def check(engine: Engine, repair: bool = False, content: bool = False) -> list[dict[str, object]]:
+    answer = engine.ask("POST", f"/dockpy/check?repair={int(repair)}&content={int(content)}")
     assert answer.status == 200, answer.body
     lines = [json.loads(line) for line in answer.body.splitlines()]
     assert not any("error" in line for line in lines), lines
@@ -142,6 +142,33 @@ def test_layers_are_unpacked_again(served: Engine) -> None:
     answer = served.ask("GET", f"/containers/{container['Id']}/archive?path=/etc/file")
     assert b"x" * 5000 in answer.body
     served.ask("DELETE", f"/containers/{container['Id']}")
+    served.ask("DELETE", "/images/localhost/big:1")
+
+
+def test_a_byte_that_has_changed_in_place_is_found_by_content(served: Engine) -> None:
+    """As a bad disk does it: size and times are as they were."""
+    load(served, "localhost/big:1")
+    container = served.create("x", Image="localhost/big:1")
+    assert check(served, content=True) == []
+    tree = tree_of_layer(served)
+    before = tree.stat()
+    with tree.open("r+b") as file:
+        file.seek(4321)
+        file.write(b"y")
+    os.utime(tree, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert check(served) == [], "names, sizes and links are right"
+    problem = "etc/file has other bytes than in its archive"
+    (found,) = check(served, content=True)
+    assert (found["Kind"], found["Problem"], found["Repaired"]) == ("layer", problem, False)
+    (found,) = check(served, repair=True, content=True)
+    assert (found["Problem"], found["Repaired"]) == (problem, True)
+    assert check(served, content=True) == []
+    assert tree_of_layer(served).read_bytes() == BIG.encode()
+    answer = served.ask("GET", f"/containers/{container}/archive?path=/etc/file")
+    assert BIG.encode() in answer.body
+    aside = [path.read_bytes() for path in Path(served.paths.damaged).glob("*/etc/file")]
+    assert any(data[4321:4322] == b"y" for data in aside), "the damaged tree is set aside"
+    served.ask("DELETE", f"/containers/{container}")
     served.ask("DELETE", "/images/localhost/big:1")
 
 

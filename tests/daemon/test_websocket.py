@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from functools import partial
 
 from dockpy.http.websocket import BINARY, CLOSE, PING
-from tests.daemon.conftest import Engine, read_all
+from tests.daemon.conftest import Engine, eventually, kill, read_all
 from tests.http.test_websocket import sent
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -88,3 +90,29 @@ def test_what_breaks_the_protocol_is_told_so(engine: Engine) -> None:
     assert engine.ask("GET", path).status == 400
     assert engine.ask("GET", "/containers/no-such/attach/ws").status == 404
     assert engine.ask("DELETE", f"/containers/{container}?force=1").status == 204
+
+
+def test_a_daemon_that_is_stopped_says_goodbye_and_one_that_is_killed_cuts(engine: Engine) -> None:
+    """The container goes on, and the next daemon attaches to it."""
+    container = engine.create("cat", OpenStdin=True)
+    engine.ask("POST", f"/containers/{container}/start")
+    path = f"/containers/{container}/attach/ws?stream=1&stdin=1&stdout=1"
+    for goodbye in ([(CLOSE, b"\x03\xe9")], []):
+        sock, _ = opened(engine, path)
+        with sock:
+            sock.sendall(sent(BINARY, b"text"))
+            sock.settimeout(5)
+            echo = sock.recv(100)
+            record = engine.record()
+            if goodbye:
+                engine.ask("POST", "/dockpy/stop")
+                eventually(partial(gone, record["keeper"]["pid"]))
+            else:
+                kill(record["daemon"]["pid"])
+            assert messages(echo + read_all(sock)) == [(BINARY, b"text"), *goodbye]
+        engine.start()
+        assert engine.state(container)["Running"] is True
+
+
+def gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")

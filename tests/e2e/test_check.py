@@ -36,6 +36,6 @@ def test_damage_is_told_and_repaired(engine: Engine) -> None:
     assert mended.code == 0, mended
     assert f"record {record}: it is not JSON" in mended.out
     assert mended.err == "1 of 1 findings are repaired.\n"
-    assert engine.cli("system", "check").code == 0
+    assert engine.cli("system", "check", "--content").code == 0
     assert engine.cli("inspect", "-f", "{{.State.Status}}", name).out == "running\n"
     assert engine.cli("rm", "-f", name).code == 0

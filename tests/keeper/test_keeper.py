@@ -343,6 +343,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def is_dead(pid: int) -> bool:
+    """Reaped or not."""
+    try:
+        return b") Z " in Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def waiting(house: House) -> int:
     """The shim that waits for its start message."""
 
@@ -366,7 +374,9 @@ def test_who_waits_for_a_start_can_be_killed(own: House, whom: str) -> None:
     own.birth()
     for _ in range(3):
         shim = waiting(own)
-        os.kill(shim if whom == "shim" else children(shim)[0], signal.SIGKILL)
+        victim = shim if whom == "shim" else children(shim)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda pid=victim: is_dead(pid))
         assert own.code("sh", "-c", "exit 3") == 3
 
 

@@ -61,5 +61,14 @@ def test_a_start_is_told_from_a_revival_by_a_note(tmp_path: pathlib.Path) -> Non
     assert restart.is_start(session, "boot-1") is True
     assert restart.is_start(session, "boot-1") is False
     assert restart.is_start(session, "boot-2") is True
-    (tmp_path / "session").unlink()
+    restart.end_session(session)
     assert restart.is_start(session, "boot-2") is True
+    (tmp_path / "session").write_bytes(b"")
+    restart.end_session(session)
+    assert restart.is_start(session, "boot-2") is True
+    assert restart.is_start(session, "boot-2") is False
+
+
+def test_where_no_note_can_be_written_nothing_is_a_start(tmp_path: pathlib.Path) -> None:
+    """What a user has stopped would be started by each daemon again."""
+    assert restart.is_start(str(tmp_path / "nowhere" / "session"), "boot") is False

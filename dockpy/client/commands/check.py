@@ -26,7 +26,7 @@ def system_check_command(cli: Cli, options: Options, arguments: list[str]) -> in
         raise CommandError(f"--format {form} is not served here: the only one is json")
     repair = options.on("repair")
     terminal = os.isatty(2) and not form
-    query: dict[str, object] = {"repair": 1} if repair else {}
+    query = {name: 1 for name in ("repair", "content") if options.on(name)}
     stream = cli.connection.stream("POST", "/dockpy/check", query)
     found = left = 0
     try:

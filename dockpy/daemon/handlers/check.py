@@ -1,4 +1,4 @@
-"""`POST /dockpy/check?repair=1`, ours: the store is looked through, and mended; a JSON line for each finding."""
+"""`POST /dockpy/check?repair=1&content=1`, ours: the store is looked through, and mended; a JSON line for each finding."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class CheckHandlers:
         return {"dockpy_check": self.check}
 
     async def check(self, exchange: Exchange) -> None:
-        repair = q.boolean(exchange.query, "repair")
+        repair, content = (q.boolean(exchange.query, name) for name in ("repair", "content"))
         if self._one.borrowed_tokens:
             raise Conflict("this store is being checked already")
         wire = exchange.threaded()
-        await trio.to_thread.run_sync(self._work, wire, repair, limiter=self._one)
+        await trio.to_thread.run_sync(self._work, wire, repair, content, limiter=self._one)
 
-    def _work(self, wire: Threaded, repair: bool) -> None:
+    def _work(self, wire: Threaded, repair: bool, content: bool) -> None:
         from dockpy.supervisor import check
 
         told = time.monotonic()
@@ -45,7 +45,7 @@ class CheckHandlers:
 
         wire.begin()
         try:
-            for finding in check.check(self._containers, self._paths, progress):
+            for finding in check.check(self._containers, self._paths, progress, content=content):
                 done, why = check.repaired(finding) if repair else (False, "")
                 line = {
                     "Kind": finding.kind,
