@@ -152,7 +152,7 @@ class ImageCheck:
             yield Finding("layer", chain, problem, "it is unpacked again from its blob", repair)
 
     def _archive(self, chain: ChainID, diff_id: DiffID) -> Read:
-        return self._images.recipes.open(diff_id, self._images.snapshots.chain_tree(chain).path)
+        return self._images.recipes.open(diff_id, self._images.snapshots.chain_tree(chain))
 
     def _archive_problem(self, chain: ChainID, diff_id: DiffID) -> str:
         try:
@@ -171,6 +171,8 @@ class ImageCheck:
             if source is not None:
                 deep = self._deep and chain in self._sources
                 return tree_problem(source.open(), tree, content=deep)
+            if tree.data and not os.path.isdir(tree.data):
+                return f"its files are another store's, and {tree.data} is gone"
             return "" if os.path.isdir(tree.path) else "its tree is missing"
         except NotFound:
             return ""  # it has just been removed
