@@ -63,7 +63,7 @@ class Quota:
                 total += content.size(blob)
         for chain in snapshots.chains():
             with suppress(DockpyError):
-                total += snapshots.chain_usage(chain).size
+                total += snapshots.chain_takes(chain)
         return total
 
     def keep(self) -> list[Image]:

@@ -50,7 +50,7 @@ def reading(store: ImageStore, use: LayerUse) -> Iterator[Read]:
         finally:
             os.close(fd)
     else:
-        yield store.recipes.open(diff_id, store.snapshots.chain_tree(chain).path)
+        yield store.recipes.open(diff_id, store.snapshots.chain_tree(chain))
 
 
 def compress(
@@ -77,7 +77,7 @@ def make_again(
 ) -> Descriptor:
     """A layer whose blob was dropped, in the content store again; its descriptor now. As `compress`."""
     layer, _, diff_id = use
-    store.written += 1  # who drops blobs, or counts them, looks again
+    store.index.written += 1  # who drops blobs, or counts them, looks again
     if str(layer.digest) != str(diff_id):
         return compress(
             store, use, lambda count: None, over
@@ -182,7 +182,7 @@ class Thinning:
     def _makes(self, blob: Digest, chain: ChainID, diff_id: DiffID) -> bool:
         """Whether the tree of `chain` makes the archive in `blob`; how, is kept."""
         store = self._store
-        tree = store.snapshots.chain_tree(chain).path
+        tree = store.snapshots.chain_tree(chain)
         if store.recipes.has_own(diff_id):
             made = self._watched(store.recipes.open(diff_id, tree))
             while made(CHUNK):
@@ -191,7 +191,7 @@ class Thinning:
         fd = store.content.open(blob)
         try:
             plain = decompressed(self._watched(lambda size: os.read(fd, size)))
-            return store.recipes.write(diff_id, plain, tree)
+            return store.recipes.write(diff_id, plain, tree.path)
         finally:
             os.close(fd)
 

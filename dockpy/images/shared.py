@@ -13,10 +13,16 @@ def shared_sizes(images: Sequence[Image], snapshots: Snapshotter) -> dict[str, i
     """docker's SharedSize by image id, in bytes; a layer that is not unpacked here takes nothing."""
     users = Counter(chain for image in images for chain in image.chain_ids)
     sizes = {
-        chain: snapshots.chain_usage(chain).size
+        chain: snapshots.chain_takes(chain)
         for chain, count in users.items()
         if count > 1 and snapshots.has(chain)
     }
     return {
         str(image.id): sum(sizes.get(chain, 0) for chain in image.chain_ids) for image in images
     }
+
+
+def lent_size(image: Image, snapshots: Snapshotter) -> int:
+    """Bytes of the image's unpacked layers that lie in other stores, not here."""
+    unpacked = [chain for chain in image.chain_ids if snapshots.has(chain)]
+    return sum(snapshots.chain_usage(one).size - snapshots.chain_takes(one) for one in unpacked)

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 
-from dockpy.linux.libc import raise_errno, syscall
+from dockpy.linux.libc import AT_FDCWD, raise_errno, syscall
 from dockpy.linux.mounts import PROC_SUPER_MAGIC, fstatfs_type
 
 TYPE_CHECKING = False
@@ -71,6 +71,11 @@ def open_in_root(
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
     return open_by_walk(root, path, flags, mode, no_symlinks=no_symlinks)
+
+
+def open_straight(path: str) -> int:
+    """An O_PATH descriptor of the folder `path` (absolute): ELOOP where a symbolic link is on the way to it."""
+    return openat2(AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
 
 
 def open_by_openat2(

@@ -42,6 +42,7 @@ LINKS = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
+_ONE_BY_ONE = ("lowerdir+=", "datadir+=")  # overlayfs's options of one folder each
 _ALL_IDS = [(0, 0, (1 << 32) - 1)]
 _TTY_GROUP = 5
 
@@ -96,8 +97,8 @@ def mount_root(root: Root, path: str, mount: Mount | None, nodev: bool) -> int:
             locked = sum(flag for bit, flag in mounts.LOCKED if os.statvfs(path).f_flag & bit)
             kept = flags & (lm.MS_NODEV | lm.MS_NOSUID | lm.MS_NOEXEC)
             lm.mount(None, path, None, lm.MS_BIND | lm.MS_REMOUNT | kept | locked)
-    elif any(word.startswith("lowerdir+=") for word in options.data):
-        _mount_long(path, mount.type, options.data, flags)
+    elif mount.type == "overlay" and any(word.startswith(_ONE_BY_ONE) for word in options.data):
+        _mount_long(path, options.data, flags)
     else:
         try:
             lm.mount(mount.source or mount.type, path, mount.type, flags, ",".join(options.data))
@@ -108,20 +109,15 @@ def mount_root(root: Root, path: str, mount: Mount | None, nodev: bool) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _mount_long(path: str, fstype: str, data: tuple[str, ...], flags: int) -> None:
-    """Options of more than mount(2)'s one page, each by its own fsconfig (overlay: Linux 6.5)."""
-    context = lm.fsopen(fstype)
+def _mount_long(path: str, data: tuple[str, ...], flags: int) -> None:
+    """Options that only fsconfig takes."""
+    from dockpy.linux import overlay  # few containers need it
+
     try:
-        for word in data:
-            key, equals, value = word.partition("=")
-            if equals:
-                lm.fsconfig(context, lm.FSCONFIG_SET_STRING, key, value)
-            else:
-                lm.fsconfig(context, lm.FSCONFIG_SET_FLAG, key)
-        lm.fsconfig(context, lm.FSCONFIG_CMD_CREATE)
-        mounted = lm.fsmount(context, lm.MOUNT_ATTR_NODEV if flags & lm.MS_NODEV else 0)
-    finally:
-        os.close(context)
+        mounted = overlay.detached(data, lm.MOUNT_ATTR_NODEV if flags & lm.MS_NODEV else 0)
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        raise SetupError(f"mounting the overlay root{where}: {strerror(error)}") from None
     try:
         target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -5,12 +5,14 @@ containers. `content` keeps blobs by digest (an OCI image layout). `tar` is the 
 `layer` unpacks a stream below a descriptor, safely against whoever wrote it; `view` merges trees,
 `tree` and `diff` go the other way. `snapshot` is the contract that `overlay`, `fuse` and `copy`
 fulfil, `choose` picks one; they share `committed` and active `trees`, their `places`, `records` and
-`recovery`. `owners` remembers who a file belongs to where the kernel cannot. All layers are kept in
-overlayfs's form, whatever the driver.
+`recovery`. `lender` is another store whose layers serve here, as they are or by `twin`s. `owners`
+remembers who a file belongs to where the kernel cannot. All layers are kept in overlayfs's form,
+whatever the driver.
 
 On disk, below `snapshots/` (names are short: they end up in a mount option of at most one page):
   n/7            a layer's tree, or an active one: n/8/u what was written, n/8/w overlayfs's own
   o/7            what is remembered of tree 7 beside its xattrs
+  m/7.<hash>     trees merged by hard links, the topmost of them 7 (overlay.py)
   chains/<hex>   record of a layer, JSON: its number, parent, size
   active/<key>   symbolic link to "<number>.<parent's number>"
   driver         the driver's name

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 
+from dockpy.errors import Unavailable
 from dockpy.linux import beneath
 from dockpy.oci.digest import Digest, digest_of, hasher
 from dockpy.storage import tar
@@ -15,10 +16,12 @@ from dockpy.storage.content import ContentStore
 from dockpy.storage.contents import Contents
 from dockpy.storage.snapshot import Read
 from dockpy.storage.tar import Entry, TarReader, shown
+from dockpy.storage.twin import data_of
 from dockpy.storage.untrusted import safe_path
 from dockpy.storage.view import WHITEOUT, Tree
 
 _CHUNK = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -43,7 +46,7 @@ def tree_problem(read: Read, tree: Tree, *, content: bool = False) -> str:
     root = -1
     try:
         root = os.open(tree.path, _PARENT)
-        contents = Contents(root) if content else None
+        contents = Contents(root, tree.data) if content else None
         wanted = _wanted(TarReader(decompressed(read)), contents)
         wrong = _Comparison(root, tree, contents.wrong() if contents else {}).wrong(wanted)
     except OSError as error:
@@ -108,12 +111,28 @@ class _Comparison:
                 return "is no file"
             if state.st_size != entry.size:
                 return f"has {state.st_size} bytes, not {entry.size}"
-            return self._contents.get(path, "")
+            lent = self._lent_problem(parent, base) if self._tree.data else ""
+            return lent or self._contents.get(path, "")
         if entry.kind == tar.DIRECTORY:
             return "" if stat.S_ISDIR(state.st_mode) else "is no directory"
         if entry.kind == tar.SYMLINK:
             same = stat.S_ISLNK(state.st_mode) and os.readlink(base, dir_fd=parent) == entry.link
             return "" if same else "is another link"
+        return ""
+
+    def _lent_problem(self, parent: int, base: bytes) -> str:
+        try:
+            fd = os.open(base, _READ, dir_fd=parent)
+        except OSError as error:
+            return f"cannot be opened: {error.strerror}"
+        try:
+            data = data_of(fd, self._tree.data)
+            if data != fd:
+                os.close(data)
+        except Unavailable:
+            return "is not there any more in the other store that has its bytes"
+        finally:
+            os.close(fd)
         return ""
 
     def _parent(self, folder: bytes) -> int:

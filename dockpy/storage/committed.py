@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from dockpy.storage.owners import Owners, SideTable
 from dockpy.storage.places import Places
 from dockpy.storage.records import Layer, Records
 from dockpy.storage.snapshot import LayerSource, Usage
+from dockpy.storage.twin import Lent
 from dockpy.storage.view import USER_OPAQUE, Tree
 
 
@@ -38,7 +40,10 @@ class CommittedTrees:
         self._unpacking: dict[ChainID, threading.Lock] = {}
         shelf = Shelf(damaged or f"{root}/damaged")
         self.places = Places(root, shelf)
-        os.chmod(root, 0o700)
+        # x, by which others find what they know the name of, may be the wish of its owner.
+        mode = stat.S_IMODE(os.stat(root).st_mode)
+        if mode & 0o066:
+            os.chmod(root, mode & 0o711)
         self._form = f"{opaque_xattr} {'real' if real_owners else 'remembered'} owners\n"
         form = self._form.encode()
         if not os.path.exists(f"{root}/form") or files.read_bytes(f"{root}/form") != form:
@@ -48,19 +53,29 @@ class CommittedTrees:
         self._layers = self._records.layers()
         self._others: tuple[Lender, ...] = ()
         self._lenders: tuple[Lender, ...] = ()  # those of them whose trees serve here
+        self._strangers: tuple[Lender, ...] = ()  # those whose files' bytes do, in twins
+        self._twins = False  # whether twins can be mounted here
 
     def borrow(self, roots: Sequence[str]) -> None:
         """From now on layers that other stores (`roots`: their snapshot folders) have unpacked serve
-        here, too, where they are made as ours are.
+        here, too: as they are where they are made as ours are, else by twins (twin.py) where overlayfs can.
         """
         self._others = tuple(Lender(root) for root in roots)
         self._lenders = tuple(one for one in self._others if one.lends_to(self.root, self._form))
+        others = (one for one in self._others if one not in self._lenders)
+        self._strangers = tuple(one for one in others if self._can_twin(one.trees()))
+        known = bool(self._lenders) or any(one.data for one in self._layers.values())
+        self._twins = bool(self._strangers) or (known and self._can_twin(f"{self.root}/n"))
+
+    def _can_twin(self, trees: str) -> bool:
+        """Whether files' bytes in the folder `trees` can be shown by twins; asked at the start, before threads."""
+        return False
 
     def has(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
-        while one is not None and one.parent is not None and not one.opaque:
+        while one is not None and not self._lost(one) and one.parent is not None and not one.opaque:
             one = self._layers.get(one.parent)
-        return one is not None
+        return one is not None and not self._lost(one)
 
     def chains(self) -> tuple[ChainID, ...]:
         with self._lock:
@@ -77,10 +92,22 @@ class CommittedTrees:
 
     def owns(self, chain: ChainID) -> bool:
         one = self._layers.get(chain)
-        return one is not None and not self.places.is_lent(one.number)
+        return one is not None and not one.data and not self.places.is_lent(one.number)
+
+    def chain_takes(self, chain: ChainID) -> int:
+        one = self._layer(chain)
+        return 0 if self.places.is_lent(one.number) else one.usage.size - one.lent
 
     def chain_tree(self, chain: ChainID) -> Tree:
-        return self.places.tree(self._layer(chain).number)
+        return self._tree(self._layer(chain))
+
+    def _tree(self, one: Layer) -> Tree:
+        return replace(self.places.tree(one.number), data=one.data)
+
+    def _lost(self, one: Layer) -> bool:
+        """Whether it lies in another store, and is there no more, or of no use here."""
+        gone = bool(one.data) and not (self._twins and os.path.isdir(one.data))
+        return gone or self.places.lost(one.number)
 
     def _layer(self, chain: ChainID) -> Layer:
         try:
@@ -108,14 +135,18 @@ class CommittedTrees:
     ) -> None:
         stack = self._stack(parent)
         made: list[Layer] = []
+        lost: list[Layer] = []
         # Turns are taken from the bottom up by everybody, and kept until all is durable.
         with contextlib.ExitStack() as turns:
             try:
                 for chain, source in layers:
                     turns.enter_context(self._turn(chain))
                     one = self._layers.get(chain)
+                    if one is not None and self._lost(one):
+                        lost.append(one)
+                        one = None
                     if one is None:
-                        one = self._borrow(chain) or self._unpack(chain, parent, source, stack)
+                        one = self._borrow(chain, stack) or self._twin(chain, parent, source, stack)
                         made.append(one)
                     stack = (one,) if one.opaque else (one, *stack)
                     parent = chain
@@ -125,6 +156,11 @@ class CommittedTrees:
                 for one in made:
                     self.places.discard(one.number)
                 raise
+            for one in lost:
+                self._made_again(one)
+
+    def _made_again(self, old: Layer) -> None:
+        """A layer that has another tree now: what stood on the `old` one is to stand on that."""
 
     @contextlib.contextmanager
     def _turn(self, chain: ChainID) -> Iterator[None]:
@@ -137,23 +173,70 @@ class CommittedTrees:
             with self._lock:
                 self._unpacking.pop(chain, None)
 
-    def _borrow(self, chain: ChainID) -> Layer | None:
+    def _borrow(self, chain: ChainID, stack: tuple[Layer, ...]) -> Layer | None:
         """A lender's layer as one of ours: its place is a link to their tree."""
         for lender in self._lenders:
             found = lender.layer(chain)
-            if found is not None:
+            if found is None:
+                continue
+            if not found.data or (self._twins_of(lender) and self._fits(found.data, chain, stack)):
                 number = self.places.lend(lender.tree(found), lender.table(found))
                 return replace(found, number=number)
         return None
 
-    def _unpack(
+    def _twins_of(self, lender: Lender) -> bool:
+        """Whether its twins can be ours: they are merged by hard links (overlay.py)."""
+        return self._twins and os.stat(lender.trees()).st_dev == os.stat(self.root).st_dev
+
+    def _twin(
         self, chain: ChainID, parent: ChainID | None, source: LayerSource, stack: tuple[Layer, ...]
+    ) -> Layer:
+        """Unpacks a layer; what another user's store has of it, stays there."""
+        lent = self._lent(chain, stack)
+        if lent is None:
+            return self._unpack(chain, parent, source, stack)
+        try:
+            return self._unpack(chain, parent, source, stack, lent)
+        finally:
+            lent.close()
+
+    def _lent(self, chain: ChainID, stack: tuple[Layer, ...]) -> Lent | None:
+        for lender in self._strangers:
+            tree = lender.foreign_tree(chain)
+            if tree and self._fits(tree, chain, stack):
+                with contextlib.suppress(OSError):  # gone, or not ours to enter
+                    return Lent(tree)
+        return None
+
+    def _fits(self, tree: str, chain: ChainID, stack: tuple[Layer, ...]) -> bool:
+        """Whether `chain` may be a twin of `tree`: those below it (`stack`) and above have the same folder of data.
+
+        The kernel looks for a path in all data layers, so a stack has one: no lender's file is shown for another's.
+        """
+        with self._lock:
+            above = [one for one in self._layers.values() if chain in self._ancestry(one)]
+        folders = {os.path.dirname(one.data) for one in (*stack, *above) if one.data}
+        return folders <= {os.path.dirname(tree)}
+
+    def _ancestry(self, one: Layer) -> Iterator[ChainID]:
+        above: Layer | None = one
+        while above is not None:
+            yield above.chain
+            above = self._layers.get(above.parent) if above.parent else None
+
+    def _unpack(
+        self,
+        chain: ChainID,
+        parent: ChainID | None,
+        source: LayerSource,
+        stack: tuple[Layer, ...],
+        lent: Lent | None = None,
     ) -> Layer:
         below = tuple(self.places.path(one.number) for one in stack)
         number = self.places.new()
         try:
             os.mkdir(self.places.path(number), 0o755)
-            extracted = self._extract(number, source, below)
+            extracted = self._extract(number, source, below, lent)
         except OSError as error:
             self.places.discard(number)
             raise layer.told(error, b"layer") from error
@@ -161,9 +244,12 @@ class CommittedTrees:
             self.places.discard(number)
             raise
         usage = Usage(extracted.size, extracted.inodes)
-        return Layer(chain, parent, number, usage, extracted.opaque)
+        one = Layer(chain, parent, number, usage, extracted.opaque)
+        return replace(one, data=lent.tree, lent=lent.size) if lent and lent.size else one
 
-    def _extract(self, number: int, source: LayerSource, below: tuple[str, ...]) -> layer.Extracted:
+    def _extract(
+        self, number: int, source: LayerSource, below: tuple[str, ...], lent: Lent | None
+    ) -> layer.Extracted:
         table = SideTable()
         fd = os.open(self.places.path(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -174,6 +260,7 @@ class CommittedTrees:
                 parents=below,
                 opaque_xattr=self._opaque_xattr,
                 hashed=source.diff_id is not None,
+                lent=lent,
             )
         finally:
             os.close(fd)

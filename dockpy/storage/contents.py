@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 
+from dockpy.errors import Unavailable
 from dockpy.linux import beneath
 from dockpy.storage import tar
 from dockpy.storage.compression import CHUNK
 from dockpy.storage.tar import Entry, TarReader, Truncated
+from dockpy.storage.twin import data_of
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Other kinds than the archive's, and what is not there: names are check.py's.
@@ -19,8 +21,10 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 class Contents:
     """Each member of an archive is compared while its data comes by; the last one that is a file's decides."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, lent: str = "") -> None:
+        """`lent`: of a twin (twin.py), the tree that has the bytes."""
         self._root = root
+        self._lent = lent
         # By what the tree has there: two names in an archive may lead to one file.
         self._wrong: dict[object, tuple[bytes, str]] = {}
 
@@ -39,8 +43,13 @@ class Contents:
                 return
             file = state.st_dev, state.st_ino
             self._wrong.pop(file, None)
+            if self._lent and (source := data_of(fd, self._lent)) != fd:
+                os.close(fd)
+                fd = source
             if not _same(fd, entry, archive):
                 self._wrong[file] = path, "has other bytes than in its archive"
+        except Unavailable:
+            return  # the lender's is gone: check.py's
         except OSError as error:
             self._wrong[path] = path, f"cannot be read: {error.strerror}"
         finally:

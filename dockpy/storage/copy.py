@@ -37,7 +37,7 @@ class CopySnapshotter(LayeredSnapshotter):
     def _make(self, active: Active, stack: tuple[Layer, ...]) -> None:
         target = f"{self.places.path(active.number)}/u"
         os.mkdir(target, 0o755)
-        trees = [self.places.tree(one.number) for one in stack]
+        trees = [self._tree(one) for one in stack]
         table = merge(trees, target, self._opaque_xattr, real_owners=self.real_owners)
         table.save(self.places.table_path(active.number))
         if stack:

@@ -25,6 +25,9 @@ class FuseSnapshotter(OverlaySnapshotter):
     def _too_long(self, active: Active, stack: tuple[Layer, ...]) -> bool:
         return False
 
+    def _can_twin(self, trees: str) -> bool:
+        return False
+
     def mounts(self, key: str) -> tuple[Mount, ...]:
         tree = self.places.path(self._of_key(key).number)
         point = f"{tree}/m"

@@ -18,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
 from dockpy.linux import beneath
@@ -29,6 +30,9 @@ from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
 from dockpy.storage.view import OPAQUE, USER_OPAQUE, WHITEOUT
 
+if TYPE_CHECKING:
+    from dockpy.storage.twin import Lent
+
 Read = Callable[[int], bytes]
 
 AUFS = b".wh..wh."
@@ -37,6 +41,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FREE_CHECK = 64 << 20  # files from this size on are measured against the free space first
+# Of smaller ones a mark in place of the bytes saves nothing: it takes a block of ext4, too.
+LENT_FROM = 4097
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,17 @@ def extract(
     opaque_xattr: str = USER_OPAQUE,
     limits: Limits = HONEST,
     hashed: bool = True,
+    lent: Lent | None = None,
 ) -> Extracted:
     """Unpacks the archive behind `read` (plain, gzip, zstd) into the empty folder `target_fd`.
 
     `parents`: paths of the layers below, topmost first, whose directories lend their attributes
-    to those that this layer needs and does not describe. `hashed`: whether the diff id is wanted. InvalidParameter: the archive is bad.
-    Unavailable: this host cannot hold it.
+    to those that this layer needs and does not describe. `hashed`: whether the diff id is wanted.
+    `lent`: another user's tree of the same layer, whose files' bytes are not written again (twin.py).
+    InvalidParameter: the archive is bad. Unavailable: this host cannot hold it.
     """
     source = Source(read, limits, hashed=hashed)
-    tree = _Tree(target_fd, owners, parents, opaque_xattr, limits)
+    tree = _Tree(target_fd, owners, parents, opaque_xattr, limits, lent)
     archive = TarReader(source.read)
     try:
         while True:
@@ -105,8 +113,10 @@ class _Tree:
         parents: tuple[str, ...],
         opaque_xattr: str,
         limits: Limits,
+        lent: Lent | None,
     ) -> None:
         self._root = root
+        self._lent = lent
         self._owners = owners
         self._parents = parents
         self._opaque_xattr = opaque_xattr
@@ -172,7 +182,8 @@ class _Tree:
     ) -> None:
         mode = entry.mode
         owned = entry.uid or entry.gid
-        plain = not owned and not entry.xattrs
+        lent = self._lent if entry.regions is None and entry.size >= LENT_FROM else None
+        plain = not owned and not entry.xattrs and lent is None
         if entry.size >= _FREE_CHECK and entry.regions is None:
             self._check_space(entry)
         # With 0600 first, xattrs can be set on a file whose own mode denies writing.
@@ -185,6 +196,8 @@ class _Tree:
         try:
             if entry.regions is not None:
                 self._sparse(fd, entry, archive)
+            elif lent is not None and lent.shows(fd, path, entry.size, archive.data):
+                pass
             elif entry.size:
                 write = os.write
                 while piece := archive.data():

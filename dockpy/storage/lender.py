@@ -1,4 +1,6 @@
-"""The layers of another store, which may be borrowed: its record here is a layer's, its tree a link to the lender's."""
+"""The layers of another store, which may be borrowed: its record here is a layer's, its tree a link to the lender's.
+Or, where the lender is another user, a tree of our own without the bytes of its files (twin.py).
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,17 @@ class Lender:
         except (OSError, ValueError):
             return False
 
+    def foreign_tree(self, chain: ChainID) -> str:
+        """The tree of a layer for a twin (twin.py): a folder of its own `n`; "" when it has none."""
+        found = self.layer(chain)
+        if found is None or found.data:  # of a twin it has the names, and not the bytes
+            return ""
+        return f"{self.trees()}/{found.number}"
+
+    def trees(self) -> str:
+        """The folder of its trees, without links on the way."""
+        return os.path.realpath(f"{self._root}/n")
+
     def layer(self, chain: ChainID) -> Layer | None:
         try:
             found = read_layer(self._root, hex_of(chain))
@@ -35,7 +48,7 @@ class Lender:
         return found if os.path.isdir(self.tree(found)) else None
 
     def tree(self, one: Layer) -> str:
-        return os.path.realpath(f"{self._root}/n/{one.number}")
+        return os.path.realpath(f"{self.trees()}/{one.number}")
 
     def table(self, one: Layer) -> str:
         return os.path.realpath(f"{self._root}/o/{one.number}")

@@ -6,20 +6,20 @@ root on an older kernel has trusted.* ones. Nothing is mounted here but in `work
 
 from __future__ import annotations
 
-import errno
 import os
+from functools import partial
 
-from dockpy.linux.mounts import FSCONFIG_SET_STRING, MS_REC, MS_SLAVE, fsconfig, fsopen, mount
-from dockpy.linux.namespaces import CLONE_NEWNS, unshare
+from dockpy.linux.mounts import FSCONFIG_SET_STRING, fsconfig, fsopen, mount
+from dockpy.linux.overlay import DATA, LOWER
 from dockpy.oci.spec import Mount
-from dockpy.storage import remove
+from dockpy.storage import remove, twin
 from dockpy.storage.copy import merge
 from dockpy.storage.owners import SideTable, like_folder
 from dockpy.storage.records import Active, Layer
 from dockpy.storage.trees import LayeredSnapshotter
+from dockpy.storage.trial import tried
 from dockpy.storage.view import TRUSTED_OPAQUE, USER_OPAQUE, Tree
 
-PLUS = "lowerdir+="
 PAGE = 4000  # of mount(2)'s 4096 bytes of options; the rest for what the runtime may add
 
 
@@ -41,6 +41,8 @@ class OverlaySnapshotter(LayeredSnapshotter):
             like_folder(self.places.path(stack[0].number), f"{tree}/u", self.real_owners)
         if self._too_long(active, stack):
             self._link_together(active, stack)
+        else:
+            self._stacked(stack)
 
     def _unmake(self, active: Active) -> None:
         """Nothing: the kernel's mount is the container's own, and gone with it."""
@@ -50,11 +52,13 @@ class OverlaySnapshotter(LayeredSnapshotter):
         lowers = tuple(self.places.path(one.number) for one in stack)
         tree = self.places.path(active.number)
         options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
-        return options[0].startswith(PLUS) and not takes_lowerdir_plus()
+        return options[0].startswith(LOWER) and not takes_lowerdir_plus()
 
     def _link_together(self, active: Active, stack: tuple[Layer, ...]) -> None:
         """One lower directory of hard links in place of many layers: it costs only directories."""
-        target = f"{self.places.path(active.number)}/l"
+        self._merge(f"{self.places.path(active.number)}/l", stack)
+
+    def _merge(self, target: str, stack: tuple[Layer, ...]) -> None:
         os.mkdir(target, 0o755)
         trees = [Tree(self.places.path(one.number), SideTable()) for one in stack]
         merge(trees, target, self._opaque_xattr, real_owners=self.real_owners, link=True)
@@ -63,27 +67,64 @@ class OverlaySnapshotter(LayeredSnapshotter):
         together = f"{self.places.path(self._of_key(key).number)}/l"
         if os.path.isdir(together):
             return (together,)
-        return self.layers(key) or (self.places.path(0),)
+        stack = self._stack(self.parent_of(key))
+        self._refuse_lost(stack)
+        return self._stacked(stack) or (self.places.path(0),)
+
+    def _stacked(self, stack: tuple[Layer, ...]) -> tuple[str, ...]:
+        """The lower directories of `stack`. From its first twin on they are one, of hard links, made when first
+        needed: of a twin anywhere but in the lowest directory the kernel opens no file.
+        """
+        own = next((index for index, one in enumerate(stack) if one.data), len(stack))
+        paths = tuple(self.places.path(one.number) for one in stack)
+        if own + 1 >= len(stack):
+            return paths
+        place = self.places.merged([one.number for one in stack[own:]])
+        if not os.path.isdir(place):
+            half = f"{place}.{os.urandom(4).hex()}.tmp"
+            try:
+                self._merge(half, stack[own:])
+                os.rename(half, place)
+            except OSError:
+                if not os.path.isdir(place):  # else somebody was faster
+                    raise
+            finally:
+                remove.remove_path(half)
+        return (*paths[:own], place)
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         tree = self.places.path(self._of_key(key).number)
         lowers = self._lowers(key)
-        options = overlay_options(lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr)
+        stack = self._stack(self.parent_of(key))
+        data = next((os.path.dirname(one.data) for one in stack if one.data), "")
+        options = overlay_options(
+            lowers, f"{tree}/u", f"{tree}/w", userxattr=self._userxattr, data=data
+        )
         return (Mount("/", "overlay", "overlay", options),)
+
+    def _can_twin(self, trees: str) -> bool:
+        try:
+            return self._userxattr and twin.works(self.root, trees)
+        except OSError:  # the disk is too full to try
+            return any(one.data for one in self._layers.values())
 
 
 def overlay_options(
-    lowers: tuple[str, ...], upper: str, work: str, *, userxattr: bool
+    lowers: tuple[str, ...], upper: str, work: str, *, userxattr: bool, data: str = ""
 ) -> tuple[str, ...]:
-    """lowerdir= in one piece where it fits mount(2)'s page, else one lowerdir+= each (see snapshot.py)."""
+    """lowerdir= in one piece where it fits mount(2)'s page, else, and beside a folder `data` of other people's
+    files, one lowerdir+= each (see snapshot.py).
+    """
     escaped = [_escaped(lower) for lower in lowers]
     rest = [f"upperdir={_escaped(upper)}", f"workdir={_escaped(work)}"]
     if userxattr:
         rest.append("userxattr")
     joined = "lowerdir=" + ":".join(escaped)
-    if len(os.fsencode(",".join([joined, *rest]))) <= PAGE:
+    if data:
+        rest.insert(0, DATA + data)
+    elif len(os.fsencode(",".join([joined, *rest]))) <= PAGE:
         return (joined, *rest)
-    return (*(PLUS + lower for lower in lowers), *rest)
+    return (*(LOWER + lower for lower in lowers), *rest)
 
 
 def takes_lowerdir_plus() -> bool:
@@ -112,33 +153,13 @@ def _escaped(path: str) -> str:
 def works(folder: str, *, userxattr: bool) -> bool:
     """Whether this process may mount an overlay on the file system of `folder`, with all we need of it.
 
-    Tried in a child with a mount namespace of its own: a lower file is removed (a whiteout is made), a lower
-    directory replaced (an opaque mark is written), and what we mark ourselves is understood.
-    OSError: the disk is too full to try.
+    Tried (see trial.py): a lower file is removed (a whiteout is made), a lower directory replaced (an opaque mark
+    is written), and what we mark ourselves is understood. OSError: the disk is too full to try.
     """
-    base = f"{folder}/try.{os.getpid()}"
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            _try(base, userxattr)
-            code = 0
-        except OSError as error:  # the answer, if it is one
-            code = error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    remove.remove_path(base)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) > 1:
-        number = os.WEXITSTATUS(status)
-        raise OSError(number, os.strerror(number), folder)
-    return status == 0
+    return tried(folder, partial(_try, userxattr))
 
 
-def _try(base: str, userxattr: bool) -> None:
-    unshare(CLONE_NEWNS)
-    # Else the mount would show in the host's namespace, where "/" is shared.
-    mount(None, "/", None, MS_REC | MS_SLAVE)
+def _try(userxattr: bool, base: str) -> None:
     for name in ("l/d/e", "m/d", "u", "w", "t"):
         os.makedirs(f"{base}/{name}", mode=0o755)
     for name in ("l/f", "l/g", "l/d/f"):

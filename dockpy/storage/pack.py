@@ -88,7 +88,7 @@ class Packer:
         elif stat.S_ISSOCK(kind) or self._linked(state, entry, group):
             pass
         elif stat.S_ISREG(kind):
-            self._file(parent, base, entry)
+            self._file(parent, base, entry, group)
         else:
             self._special(parent, base, state, entry)
 
@@ -134,7 +134,11 @@ class Packer:
             entry.device = (os.major(state.st_rdev), os.minor(state.st_rdev))
         self.write(tar.header_of(entry))
 
-    def _file(self, parent: int, base: bytes, entry: Entry) -> None:
+    def _data_of(self, fd: int, group: int) -> int:
+        """Where the bytes of the open file `fd` are: others know files that have them elsewhere."""
+        return fd
+
+    def _file(self, parent: int, base: bytes, entry: Entry, group: int) -> None:
         try:
             fd = os.open(base, READ, dir_fd=parent)
         except OSError as error:
@@ -147,9 +151,16 @@ class Packer:
                 return
             entry.size, entry.mtime_ns = state.st_size, state.st_mtime_ns
             entry.xattrs = xattrs_of(fd)
-            self.write(tar.header_of(entry))
-            self._data(fd, entry.size, state.st_blocks * 512 < state.st_size)
-            self.write(bytes(-entry.size % tar.BLOCK))
+            source = self._data_of(fd, group)
+            try:
+                self.write(tar.header_of(entry))
+                if source != fd:
+                    state = os.fstat(source)
+                self._data(source, entry.size, state.st_blocks * 512 < state.st_size)
+                self.write(bytes(-entry.size % tar.BLOCK))
+            finally:
+                if source != fd:
+                    os.close(source)
         finally:
             os.close(fd)
 

@@ -1,4 +1,5 @@
-"""Where trees are, by number, and what is remembered beside each: its own, or a link to a lender's.
+"""Where trees are, by number, and what is remembered beside each: its own, or a link to a lender's. And what an
+overlay merges of several (overlay.py), by the topmost one's number.
 
 Numbers are never given twice. One that is `busy` has no record yet, or no more: its tree is being made
 or removed.
@@ -7,9 +8,10 @@ or removed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dockpy import files
 from dockpy.damaged import Shelf
@@ -20,7 +22,7 @@ from dockpy.storage.view import Tree
 
 
 class Places:
-    """The folders `n` and `o` of one snapshots folder (the layout is in the room's docstring)."""
+    """The folders `n`, `o` and `m` of one snapshots folder (the layout is in the room's docstring)."""
 
     def __init__(self, root: str, shelf: Shelf) -> None:
         self._root = root
@@ -28,7 +30,7 @@ class Places:
         self._lock = threading.Lock()
         self._busy: set[int] = set()
         # n/0 stays empty: the lower directory of a container without layers.
-        for folder in ("n/0", "o"):
+        for folder in ("n/0", "o", "m"):
             os.makedirs(f"{root}/{folder}", mode=0o755, exist_ok=True)
         # ext4 passes over each inode freed in the last minutes, again for each new file: beside a tree
         # that was just removed, one of 6,700 files takes 4 s; in a part of the disk of its own, 0.3 s.
@@ -103,16 +105,39 @@ class Places:
         remove.remove_path(self.place(number))  # of a borrowed tree only the link
         self._elsewhere.pop(number, None)
         files.unlink_if_exists(self.table_path(number))
+        for path in self.merged_on(number):
+            remove.remove_path(path)
         self.settle((number,))
 
     def set_aside(self, number: int, reason: str) -> None:
         for path, kind in ((self.place(number), "tree"), (self.table_path(number), "table")):
             if os.path.lexists(path):
                 self._shelf.set_aside(path, f"{kind}-{number}", reason)
+        for path in self.merged_on(number):
+            self._shelf.set_aside(path, f"merged-{os.path.basename(path)}", reason)
         self._elsewhere.pop(number, None)
 
     def set_table_aside(self, number: int, reason: str) -> None:
         self._shelf.set_aside(self.table_path(number), f"table-{number}", reason)
+
+    def merged(self, numbers: Sequence[int]) -> str:
+        """Of these trees, topmost first. Another one where a tree below was made again, under a new number."""
+        stack = hashlib.sha256(repr(tuple(numbers)).encode()).hexdigest()[:16]
+        return f"{self._root}/m/{numbers[0]}.{stack}"
+
+    def merged_on(self, number: int) -> list[str]:
+        """The merged trees whose topmost one is `number`."""
+        return [path for path, top in self.all_merged().items() if top == number]
+
+    def all_merged(self) -> dict[str, int]:
+        """Their paths and topmost ones; 0 for one that was not finished."""
+        found = {}
+        for name in os.listdir(f"{self._root}/m"):
+            top, _, stack = name.partition(".")
+            found[f"{self._root}/m/{name}"] = (
+                int(top) if top.isdecimal() and "." not in stack else 0
+            )
+        return found
 
     def tables(self) -> set[int]:
         return {int(name) for name in os.listdir(f"{self._root}/o") if name.isdecimal()}

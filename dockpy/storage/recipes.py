@@ -27,7 +27,9 @@ from dockpy.storage.compression import CHUNK, Chunks, decompressed
 from dockpy.storage.content import ContentStore
 from dockpy.storage.snapshot import Read
 from dockpy.storage.tar import TarReader, shown
+from dockpy.storage.twin import data_of
 from dockpy.storage.untrusted import safe_path
+from dockpy.storage.view import Tree
 
 INLINED = 4 << 20  # bytes of data in a recipe: of more than that the tree is no good copy
 _BYTES, _FILE = b"R", b"F"
@@ -106,11 +108,11 @@ class Recipes:
 
     # Reading
 
-    def open(self, diff_id: DiffID, tree: str) -> Read:
+    def open(self, diff_id: DiffID, tree: Tree) -> Read:
         """Reads the plain archive; behind its last byte InvalidParameter when it was not that of `diff_id`."""
         return Chunks(self._made(diff_id, tree)).read
 
-    def _made(self, diff_id: DiffID, tree: str) -> Iterator[bytes]:
+    def _made(self, diff_id: DiffID, tree: Tree) -> Iterator[bytes]:
         state = hasher(diff_id)
         for chunk in self._pieces(diff_id, tree):
             state.update(chunk)
@@ -120,7 +122,7 @@ class Recipes:
                 f"layer {diff_id} cannot be made again from its files, which have changed: pull the image again"
             )
 
-    def _pieces(self, diff_id: DiffID, tree: str) -> Iterator[bytes]:
+    def _pieces(self, diff_id: DiffID, tree: Tree) -> Iterator[bytes]:
         try:
             fd = os.open(self._found(diff_id), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -129,8 +131,8 @@ class Recipes:
         waiting: list[bytes] = []  # most pieces are headers and little files
         have = 0
         try:
-            root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            for piece in _pieces(decompressed(lambda size: os.read(fd, size)), root):
+            root = os.open(tree.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            for piece in _pieces(decompressed(lambda size: os.read(fd, size)), root, tree.data):
                 waiting.append(piece)
                 have += len(piece)
                 if have >= CHUNK:
@@ -258,7 +260,7 @@ def _path(folder: str, diff_id: DiffID) -> str:
     return f"{folder}/{algorithm_of(diff_id)}-{hex_of(diff_id)}"
 
 
-def _pieces(read: Read, root: int) -> Iterator[bytes]:
+def _pieces(read: Read, root: int, lent: str) -> Iterator[bytes]:
     while kind := read(1):
         left = int.from_bytes(_exactly(read, 8), "big")
         if kind == _BYTES:
@@ -267,16 +269,19 @@ def _pieces(read: Read, root: int) -> Iterator[bytes]:
                 left -= len(piece)
         elif kind == _FILE:
             path = _exactly(read, int.from_bytes(_exactly(read, 2), "big"))
-            yield from _of_file(root, path, left)
+            yield from _of_file(root, path, left, lent)
         else:
             raise InvalidParameter("the layer's recipe is damaged")
 
 
-def _of_file(root: int, path: bytes, size: int) -> Iterator[bytes]:
+def _of_file(root: int, path: bytes, size: int, lent: str) -> Iterator[bytes]:
     fd = _open(root, path)
     if fd < 0:
         raise InvalidParameter(f"the layer's tree lacks {shown(path)}: pull the image again")
     try:
+        if lent and (source := data_of(fd, lent)) != fd:
+            os.close(fd)
+            fd = source
         while size:
             data = os.read(fd, min(size, CHUNK))
             if not data:

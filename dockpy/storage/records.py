@@ -33,6 +33,9 @@ class Layer:
     number: int
     usage: Usage
     opaque: bool
+    data: str = ""
+    """Of a twin (twin.py): the lender's tree, which has `lent` bytes of it."""
+    lent: int = 0
 
     def to_bytes(self) -> bytes:
         raw = {
@@ -42,6 +45,7 @@ class Layer:
             "size": self.usage.size,
             "inodes": self.usage.inodes,
             "opaque": self.opaque,
+            **({"data": self.data, "lent": self.lent} if self.data else {}),
         }
         return json.dumps(raw).encode()
 
@@ -62,6 +66,8 @@ def read_layer(root: str, name: str) -> Layer:
         number,
         Usage(fields.integer("size"), fields.integer("inodes")),
         fields.boolean("opaque"),
+        fields.text("data", ""),
+        fields.integer("lent", 0),
     )
 
 
@@ -137,7 +143,9 @@ class Records:
         try:
             for one in made:
                 path = self._path(one)
-                written.append((files.write_temporary(path, one.to_bytes(), durable=False), path))
+                written.append(
+                    (files.write_temporary(path, one.to_bytes(), 0o644, durable=False), path)
+                )
             fd = os.open(f"{self._root}/chains", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 syncfs(fd)

@@ -16,6 +16,8 @@ mount namespace: nothing is mounted before, so nothing needs unmounting when the
     would be longer than 4000 bytes (mount(2) takes one page), each lower directory comes as its own
     option "lowerdir+=<path>", topmost first, for fsconfig(FSCONFIG_SET_STRING, "lowerdir+", path);
     on kernels before 6.5, which know no such key, `prepare` links such a stack into one directory.
+    Where files' bytes are another user's (twin.py), the lower directories come so, too, and then
+    "datadir+=<path>", the folder that has them, which is to be opened without following a link.
   - copy: Mount("/", "bind", "<tree>", ("rbind", "rw")).
   - fuse: the same bind of a mount point that fuse-overlayfs serves from the first call until `remove`.
 """
@@ -71,8 +73,9 @@ class Snapshotter(Protocol):
         """Whether it can be stood on: its tree and those below are there."""
 
     def borrow(self, roots: Sequence[str]) -> None:
-        """Layers that other stores have unpacked (`roots`: their snapshot folders) serve here, too,
-        where they are made as ours are; an unpacking then reads nothing.
+        """Layers that other stores have unpacked (`roots`: their snapshot folders) serve here, too:
+        as they are where they are made as ours are, an unpacking then reads nothing; else, where overlayfs
+        can, by their files' bytes, which an unpacking then compares and does not write.
         """
 
     def unpack(self, chain: ChainID, parent: ChainID | None, source: LayerSource) -> Usage:
@@ -141,7 +144,10 @@ class Snapshotter(Protocol):
         """A committed layer's own tree, in overlayfs's form."""
 
     def owns(self, chain: ChainID) -> bool:
-        """Whether a committed layer's tree is our own, and not another store's."""
+        """Whether a committed layer's tree is our own, and not another store's, as a whole or in part."""
+
+    def chain_takes(self, chain: ChainID) -> int:
+        """Bytes that a committed layer's files take here: its usage without what other stores have."""
 
     def remake(self, chain: ChainID, source: LayerSource) -> None:
         """Unpacks a committed layer once more, in place of its tree, which is set aside: running

@@ -11,6 +11,7 @@ from dockpy.storage import tar
 from dockpy.storage.pack import Packer
 from dockpy.storage.snapshot import Send, Write
 from dockpy.storage.tar import Entry
+from dockpy.storage.twin import data_of
 from dockpy.storage.view import OPAQUE, WHITEOUT, Item, Tree, is_whiteout, opaque, owner_of, walk
 
 
@@ -58,6 +59,10 @@ class _Output(Packer):
                 self.whiteout(path)
             elif known.kind == "o":
                 self._mark(path, OPAQUE)
+
+    def _data_of(self, fd: int, group: int) -> int:
+        tree = self._trees[group]
+        return data_of(fd, tree.data) if tree.data else fd
 
     def whiteout(self, path: bytes) -> None:
         folder, _, base = path.rpartition(b"/")

@@ -59,10 +59,17 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             except BaseException:
                 self.places.discard(made.number)
                 raise
-            for active in tuple(self._active.values()):
-                if active.parent == old.number:
-                    self.rebase(active.key, chain)
+            self._made_again(old)
+
+    def _made_again(self, old: Layer) -> None:
+        for active in tuple(self._active.values()):
+            if active.parent == old.number:
+                self.rebase(active.key, old.chain)
+        # Running containers may stand on it; or it is damaged.
+        if old.chain in self.held() or not self._lost(old):
             self.places.set_aside(old.number, "its layer was unpacked again")
+        else:
+            self.places.discard(old.number)
 
     def held(self) -> frozenset[ChainID]:
         with self._lock:
@@ -96,7 +103,10 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             self.places.discard(number)
 
     def recover(self) -> None:
-        recover(self.root, self.places, self._records, self._layers, self._active, self._unmake)
+        recover(
+            self.root, self.places, self._records, self._layers, self._active,
+            self._unmake, self._lost,
+        )  # fmt: skip
 
     # Active trees
 
@@ -145,6 +155,7 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             raise InvalidParameter(f"{key!r:.80} cannot name a snapshot")
         top = None if parent is None else self._layer(parent)
         stack = self._stack(parent)
+        self._refuse_lost(stack)
         with self._lock:
             if key in self._active:
                 raise Conflict(f"container {key:.12} has a snapshot already")
@@ -153,7 +164,7 @@ class LayeredSnapshotter(CommittedTrees, ABC):
             # Named in memory first: a drop of the parent must see it.
             self._active[key] = active
         try:
-            os.mkdir(self.places.path(number), 0o755)
+            os.mkdir(self.places.path(number), 0o700)  # nobody else's, who may read the layers
             self._make(active, stack)
             self._records.add(active)
             self.places.settle((number,))
@@ -188,7 +199,18 @@ class LayeredSnapshotter(CommittedTrees, ABC):
 
     def _lower_trees(self, key: str) -> tuple[Tree, ...]:
         stack = self._stack(self.parent_of(key))
-        return tuple(self.places.tree(each.number) for each in stack)
+        return tuple(self._tree(each) for each in stack)
+
+    def _refuse_lost(self, stack: tuple[Layer, ...]) -> None:
+        for one in stack:
+            if self._lost(one):
+                place = one.data or self.places.path(one.number)
+                what = "cannot be shown by this kernel (Linux 6.16 can)"
+                what = what if os.path.isdir(place) else "is gone"
+                raise Unavailable(
+                    f"a layer of the image lies in another store, where {place} {what}:"
+                    " pull or load the image again"
+                )
 
     def changes(self, key: str) -> Iterator[Change]:
         return diff.changes(self._upper_tree(key), self._lower_trees(key), self._opaque_xattr)

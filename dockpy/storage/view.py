@@ -25,10 +25,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder in overlayfs's form, and what is remembered beside it."""
+    """A folder in overlayfs's form, and what is remembered beside it. `data`: of a twin, the lender's (twin.py)."""
 
     path: str
     table: SideTable
+    data: str = ""
 
 
 @dataclass(frozen=True)

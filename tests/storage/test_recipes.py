@@ -13,7 +13,9 @@ import pytest
 from dockpy.errors import DockpyError, InvalidParameter, NotFound
 from dockpy.oci.digest import DiffID, digest_bytes
 from dockpy.storage.content import ContentStore
+from dockpy.storage.owners import SideTable
 from dockpy.storage.recipes import INLINED, Recipes
+from dockpy.storage.view import Tree
 from tests.storage.archives import Archive, unpack
 
 
@@ -36,7 +38,7 @@ def all_kinds() -> bytes:
 
 
 def again(recipes: Recipes, diff_id: DiffID, tree: Path) -> bytes:
-    read = recipes.open(diff_id, str(tree))
+    read = recipes.open(diff_id, Tree(str(tree), SideTable()))
     made = io.BytesIO()
     while piece := read(100_000):
         made.write(piece)

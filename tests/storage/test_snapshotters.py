@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from dockpy.errors import Conflict, InvalidParameter, NotFound
-from dockpy.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC, mount
+from dockpy.linux.mounts import MS_BIND, MS_PRIVATE, MS_REC, mount, move_mount
 from dockpy.linux.namespaces import CLONE_NEWNS, unshare
+from dockpy.linux.overlay import LOWER, detached
 from dockpy.oci.digest import ChainID, DiffID, chain_ids
 from dockpy.oci.spec import Mount
 from dockpy.storage import fuse, overlay
@@ -88,22 +89,10 @@ class Stack:
 def attach(one: Mount, target: str) -> None:
     """What the runtime does with the Mount, in a mount namespace of its own."""
     if one.type == "overlay":
-        options = ",".join(option for option in one.options if not option.startswith("lowerdir+"))
-        if options != ",".join(one.options):
-            from dockpy.linux import mounts
-
-            fd = mounts.fsopen("overlay")
-            for option in one.options:
-                key, equals, value = option.partition("=")
-                if equals:
-                    mounts.fsconfig(fd, mounts.FSCONFIG_SET_STRING, key, value)
-                else:
-                    mounts.fsconfig(fd, mounts.FSCONFIG_SET_FLAG, key)
-            mounts.fsconfig(fd, mounts.FSCONFIG_CMD_CREATE)
-            to = os.open(target, os.O_PATH)
-            mounts.move_mount(mounts.fsmount(fd), to)
+        if any(option.startswith(LOWER) for option in one.options):
+            move_mount(detached(one.options), os.open(target, os.O_PATH))
         else:
-            mount(one.source, target, "overlay", 0, options)
+            mount(one.source, target, "overlay", 0, ",".join(one.options))
     else:
         mount(one.source, target, None, MS_BIND | MS_REC)
 

@@ -266,7 +266,7 @@ class ImageHandlers:
 
     def _layers_size(self) -> int:
         snapshots = self._containers.snapshots
-        return sum(snapshots.chain_usage(chain).size for chain in snapshots.chains())
+        return sum(snapshots.chain_takes(chain) for chain in snapshots.chains())
 
 
 def _lines(wire: Threaded | Borrowed, work: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from dockpy.daemon.exchange import Exchange
 from dockpy.daemon.handlers.sizes import sizes_of
 from dockpy.daemon.router import Handler
 from dockpy.errors import InvalidParameter, NotFound
-from dockpy.images.shared import shared_sizes
+from dockpy.images.shared import lent_size, shared_sizes
 from dockpy.linux import cgroup
 from dockpy.oci.platform import host_platform
 from dockpy.paths import Paths
@@ -208,12 +208,12 @@ class SystemHandlers:
                 summary = containers.images.summary(image)
                 summary["Containers"] = len(containers.using(str(image.id)))
                 summary["SharedSize"] = shared[str(image.id)]
+                lent = lent_size(image, containers.snapshots)
+                summary["Size"] = summary["VirtualSize"] = image.size - lent
                 summaries.append(summary)
             snapshots = containers.snapshots
             return {
-                "LayersSize": sum(
-                    snapshots.chain_usage(chain).size for chain in snapshots.chains()
-                ),
+                "LayersSize": sum(snapshots.chain_takes(chain) for chain in snapshots.chains()),
                 "Images": summaries,
                 "Containers": [],
                 "Volumes": [],
