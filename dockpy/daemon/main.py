@@ -116,7 +116,7 @@ class Daemon:
         snapshots = self._snapshots
         snapshots.borrow([lender.snapshots for lender in lenders])
         images = ImageStore(content, snapshots, f"{paths.images}/index.json", paths.images_lock)
-        images.borrow([lender.images for lender in lenders])
+        images.index.borrow([lender.images for lender in lenders])
         shelf = Shelf(paths.damaged)
         await trio.to_thread.run_sync(_recover, snapshots, images, shelf)
         self._groups = find(paths.store, os.getppid())

@@ -51,7 +51,7 @@ class ImageCheck:
     def findings(self) -> Iterator[Finding]:
         yield from self._index()
         yield from self._blobs()
-        for entry in self._images.entries():
+        for entry in self._images.index.entries():
             yield from self._entry(entry)
         yield from self._layers()
         yield from self._unwanted()
@@ -59,9 +59,9 @@ class ImageCheck:
 
     def _index(self) -> Iterator[Finding]:
         path = f"{self._content.root}/index.json"
-        problem = self._images.index_problem()
+        problem = self._images.index.problem()
         if problem:
-            repair = partial(self._images.rewrite_index, self._shelf)
+            repair = partial(self._images.index.rewrite, self._shelf)
             yield Finding("record", path, problem, "it is written again", repair)
         layout = f"{self._content.root}/oci-layout"
         try:
@@ -102,7 +102,7 @@ class ImageCheck:
         self._shelf.set_aside(
             path, f"blob-{os.path.basename(path)}", "it is not what its name says"
         )
-        self._images.forget(blob)
+        self._images.index.forget(blob)
 
     def _entry(self, entry: Descriptor) -> Iterator[Finding]:
         name = entry.annotations.get(ANNOTATION_IMAGE_NAME) or entry.digest
@@ -112,8 +112,8 @@ class ImageCheck:
                 raise InvalidParameter(f"{entry.digest} is an index, not an image")
             config = image_config(self._content.read(manifest.config.digest))
         except DockpyError as error:
-            if entry in self._images.entries():  # else it has just been removed
-                drop = partial(self._images.drop_entry, entry, self._shelf)
+            if entry in self._images.index.entries():  # else it has just been removed
+                drop = partial(self._images.index.drop, entry, self._shelf)
                 yield Finding("image", name, str(error), f"its name is given up: {AGAIN}", drop)
             return
         for layer, chain, diff_id in zip(manifest.layers, config.chain_ids, config.diff_ids):
@@ -123,7 +123,7 @@ class ImageCheck:
                 layer.digest not in self._bad
             ):
                 self._dropped.setdefault(chain, diff_id)
-            elif entry in self._images.entries():
+            elif entry in self._images.index.entries():
                 able = "runs" if self._images.snapshots.has(chain) else "cannot run"
                 problem = f"layer {layer.digest} lacks: it {able}, and cannot be saved"
                 yield Finding("image", name, problem, AGAIN)

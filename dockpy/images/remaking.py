@@ -77,7 +77,7 @@ def make_again(
 ) -> Descriptor:
     """A layer whose blob was dropped, in the content store again; its descriptor now. As `compress`."""
     layer, _, diff_id = use
-    store.written += 1  # who drops blobs, or counts them, looks again
+    store.index.written += 1  # who drops blobs, or counts them, looks again
     if str(layer.digest) != str(diff_id):
         return compress(
             store, use, lambda count: None, over

@@ -1,44 +1,34 @@
-"""The images of a store, by its index.json: resolving, tagging, removing, collecting garbage.
+"""The images of a store: resolving, tagging, removing, collecting garbage.
 
-An image's id is its config's digest. The daemon is the only writer; its threads meet at `_mutex`,
-other processes at the lock file. Images of other stores (`borrow`) are seen and used, never changed.
+An image's id is its config's digest. Images of other stores (ImageIndex.borrow) are seen and used, never
+changed.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from dockpy import files
-from dockpy.damaged import Shelf, load_bytes
-from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound, Unavailable
+from dockpy.damaged import Shelf
+from dockpy.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from dockpy.images import history, inspect, naming
 from dockpy.images.garbage import drop_chains
 from dockpy.images.image import Image
+from dockpy.images.index import ImageIndex
 from dockpy.images.removal import Removal
-from dockpy.images.salvage import salvaged
 from dockpy.images.unpack import Opened, unpack
 from dockpy.oci.descriptor import ANNOTATION_IMAGE_NAME, Descriptor
 from dockpy.oci.digest import ChainID, DiffID, Digest
-from dockpy.oci.fields import parse
-from dockpy.oci.image import image_config
-from dockpy.oci.manifest import Index, Manifest, index_from_json, manifest_or_index
 from dockpy.oci.reference import Reference, parse_reference
 from dockpy.storage.content import ContentStore
 from dockpy.storage.partial import Partials
 from dockpy.storage.recipes import Recipes
 from dockpy.storage.snapshot import Snapshotter
 
-log = logging.getLogger(__name__)
-
 InUse = Callable[[str], Sequence[str]]
 """The ids of the containers made from an image id."""
-
-READERS = "readers.lock"
-"""In the layout: flock(LOCK_SH) of each daemon that uses images of it; nothing is collected then."""
 
 # Named here, since within ImageStore `list` is the method.
 Records = list[dict[str, str]]
@@ -58,28 +48,10 @@ class ImageStore:
         self.snapshots = snapshots
         self.partials = Partials(content)
         self.recipes = Recipes(content)
-        self._index = index
-        self._lock = lock
-        self._mutex = threading.RLock()
-        self._read: tuple[object, naming.State] = (None, naming.State())
-        self._lenders: tuple[str, ...] = ()
-        self._held: list[int] = []
-        self._manifests: dict[Digest, Image] = {}  # by manifest digest, without names: immutable
+        self.index = ImageIndex(content, snapshots, index, lock)
         # Held by whoever makes a builtin image: twenty first runs make one.
         self.making = threading.Lock()
         self._writers = 0
-        self.written = 0
-        """How often something has come: an image, a name, a blob again."""
-
-    def borrow(self, roots: Sequence[str]) -> None:
-        """To be called once: the images of those layouts can be used here, and are not collected there
-        while we live.
-        """
-        for root in roots:
-            # A store of somebody else's may have no such file, or not let us read it.
-            with suppress(OSError):
-                self._held.append(files.shared_lock(f"{root}/{READERS}"))
-        self._lenders = tuple(roots)
 
     # Reading
 
@@ -87,7 +59,7 @@ class ImageStore:
         """The image that `text` means: a name, name:tag, name@digest, an id or the beginning of
         one.
         """
-        state = self._state()
+        state = self.index.state()
         if text.startswith("sha256:") and len(text) == 71:
             if text in state.images:
                 return state.images[Digest(text)]
@@ -108,7 +80,7 @@ class ImageStore:
         """All images, the newest first."""
         return tuple(
             sorted(
-                self._state().images.values(),
+                self.index.state().images.values(),
                 key=lambda image: (image.created, image.id),
                 reverse=True,
             )
@@ -116,18 +88,18 @@ class ImageStore:
 
     def annotation(self, name: str, key: str) -> str:
         """What the entry of a full name is annotated with; "" without."""
-        for entry in self._state().entries:
+        for entry in self.index.entries():
             if entry.annotations.get(ANNOTATION_IMAGE_NAME) == name:
                 return entry.annotations.get(key, "")
         return ""
 
     def tags_of(self, name: str) -> Sequence[tuple[Reference, Image]]:
         """The tags of a repository (a full name) and what they mean, sorted."""
-        return naming.tags_of(self._state(), name)
+        return naming.tags_of(self.index.state(), name)
 
     def repositories_of(self, blob: Digest, domain: str) -> Sequence[str]:
         """The repositories of a registry that a layer was pulled from, or pushed to."""
-        return naming.repositories_of(self._state(), blob, domain)
+        return naming.repositories_of(self.index.state(), blob, domain)
 
     def has_layer(self, blob: Digest, chain: ChainID, diff_id: DiffID) -> bool:
         """Whether a layer is here: its blob, or the tree that it is made again from."""
@@ -135,8 +107,8 @@ class ImageStore:
 
     def layers(self) -> Iterator[LayerUse]:
         """Those of all manifests, lent ones, too."""
-        state = self._state()
-        own = (self._load(entry) for entry in state.entries)
+        state = self.index.state()
+        own = (self.index.load(entry) for entry in state.entries)
         for image in (*own, *state.images.values()):
             yield from zip(image.manifest.layers, image.chain_ids, image.config.diff_ids)
 
@@ -164,12 +136,12 @@ class ImageStore:
 
         What none leads to at its end is collected, also after an error.
         """
-        with self._mutex:
+        with self.index.mutex:
             self._writers += 1
         try:
             yield
         finally:
-            with self._mutex:
+            with self.index.mutex:
                 self._writers -= 1
                 self.collect()
 
@@ -186,7 +158,7 @@ class ImageStore:
         To be called within `writing()`. With no names the image is dangling. `extra` annotates
         its entries. `arriving`: layers whose blobs are not in the content store yet.
         """
-        image = self._load(manifest)
+        image = self.index.load(manifest)
         if len(image.manifest.layers) != len(image.chain_ids):
             raise InvalidParameter(
                 f"invalid image: {len(image.manifest.layers)} layers,"
@@ -204,39 +176,41 @@ class ImageStore:
                     f"layer {layer.digest} does not have the {layer.size} bytes it should"
                 )
         unpack(self.content, self.snapshots, image, arriving)
-        with self._mutex, files.locked(self._lock):
-            self._manifests.pop(manifest.digest, None)  # its size is known better now
-            entries: Sequence[Descriptor] = self._state().entries
+        with self.index.changing():
+            self.index.renew(manifest.digest)
+            entries: Sequence[Descriptor] = self.index.entries()
             for name in names:
                 entries = naming.renamed(entries, name, naming.entry_of(manifest, name, extra))
             if not any(entry.digest == manifest.digest for entry in entries):
                 entries = [*entries, naming.entry_of(manifest, None, extra)]
-            self._write(entries)
-            return self._state().images[image.id]
+            self.index.write(entries)
+            return self.index.state().images[image.id]
 
     def tag(self, text: str, target: str) -> Image:
         reference = parse_reference(target)
         if reference.digest:
             raise InvalidParameter("refusing to create a tag with a digest reference")
-        with self._mutex, files.locked(self._lock):
+        with self.index.changing():
             image = self.resolve(text)
             name = reference.tagged()
-            entries = self._state().entries
+            entries = self.index.entries()
             for blob in (image.descriptor.digest, image.id):
                 self.content.put(self.content.read(blob))  # a lender may forget the image
-            self._write(naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {})))
-            return self._state().images[image.id]
+            self.index.write(
+                naming.renamed(entries, name, naming.entry_of(image.descriptor, name, {}))
+            )
+            return self.index.state().images[image.id]
 
     def pushed(self, image: Image, manifest: Descriptor, name: Reference) -> None:
         """`name` (by digest) is where a registry has the image now, by `manifest`, which all its names mean from now on
         (but those by digest): it may be another than before, with the same layers compressed. To be called within `writing()`.
         """
-        with self._mutex, files.locked(self._lock):
-            old, entries = image.descriptor.digest, self._state().entries
+        with self.index.changing():
+            old, entries = image.descriptor.digest, self.index.entries()
             if not any(entry.digest in (old, manifest.digest) for entry in entries):
                 return  # removed meanwhile, or lent by another store
             moved = naming.moved(entries, old, manifest)
-            self._write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
+            self.index.write(naming.renamed(moved, name, naming.entry_of(manifest, name, {})))
 
     def remove(
         self,
@@ -252,7 +226,7 @@ class ImageStore:
         `running` tells whether a container that `in_use` answered is running; those hold the
         image even by force.
         """
-        with self._mutex, files.locked(self._lock):
+        with self.index.changing():
             lost = self._lost(text)
             if lost is not None:
                 self.unname(lost, keep=False)
@@ -264,7 +238,7 @@ class ImageStore:
 
     def names_of(self, identifier: Digest, *, own: bool = False) -> Names:
         """Tags first, then digests, each group sorted; with `own` not those that only a lender has."""
-        state = self._state()
+        state = self.index.state()
         named = [
             parse_reference(name)
             for name, found in state.names.items()
@@ -274,33 +248,30 @@ class ImageStore:
 
     def unname(self, name: Reference, *, keep: bool = True) -> None:
         """Takes one name away; with `keep` the image stays, dangling after its last."""
-        with self._mutex:
-            self._write(naming.renamed(self._state().entries, name, None, keep=keep))
+        with self.index.mutex:
+            self.index.write(naming.renamed(self.index.entries(), name, None, keep=keep))
 
     def delete(self, image: Image) -> Chains:
         """Forgets the image under all its names, then collects; the chains of its layers that are
         gone.
         """
-        with self._mutex:
-            kept = [entry for entry in self._state().entries if not self._is_of(entry, image)]
-            self._write(kept)
+        with self.index.mutex:
+            kept = [entry for entry in self.index.entries() if not self.index.is_of(entry, image)]
+            self.index.write(kept)
             gone = set(self.collect())
             return [chain for chain in reversed(image.chain_ids) if chain in gone]
 
     def collects(self) -> bool:
         """Whether what is forgotten now is collected: not while anybody writes, or another store reads here."""
-        with self._mutex, self._unread() as alone:
-            return alone and not self._writers and not self._state().damaged
-
-    def _unread(self) -> files.try_locked:
-        return files.try_locked(f"{os.path.dirname(self._index)}/{READERS}")
+        with self.index.mutex, self.index.unread() as alone:
+            return alone and not self._writers and not self.index.state().damaged
 
     def collect(self) -> Chains:
         """Removes all blobs and chains that no entry leads to and nobody stands on; the chains
         removed.
         """
-        with self._mutex, self._unread() as alone:
-            state = self._state()
+        with self.index.mutex, self.index.unread() as alone:
+            state = self.index.state()
             if self._writers or state.damaged or not alone:
                 return []
             blobs = self._wanted(state)
@@ -310,7 +281,7 @@ class ImageStore:
                     self.content.remove(blob)
             for diff_id in self._unwanted_recipes(state):
                 self.recipes.remove(diff_id)
-            self._manifests = {k: v for k, v in self._manifests.items() if k in blobs}
+            self.index.keep(blobs)
             return drop_chains(
                 self.snapshots, [chain for chain in self.snapshots.chains() if chain not in chains]
             )
@@ -319,8 +290,8 @@ class ImageStore:
         """Removes the blob of a layer that the trees of `chains`, all that it is in, make again; whether it did: not
         where another image has come, or a tree has gone, and not while anybody writes, or reads from another store.
         """
-        with self._mutex, self._unread() as alone:
-            if self._writers or not alone or self._state().damaged:
+        with self.index.mutex, self.index.unread() as alone:
+            if self._writers or not alone or self.index.state().damaged:
                 return False
             now = {chain for layer, chain, _ in self.layers() if layer.digest == blob}
             free = now == chains and all(self.snapshots.owns(chain) for chain in chains)
@@ -329,77 +300,22 @@ class ImageStore:
             return free
 
     def recover(self, shelf: Shelf) -> None:
-        """To be called once before anything else: removes what an interrupted change has left.
-
-        A damaged index is set aside, and what can be known is put into a new one.
-        """
+        """To be called once before anything else: removes what an interrupted change has left."""
         for path in (
-            *files.partial_files(os.path.dirname(self._index)),
+            *files.partial_files(self.content.root),
             *self.recipes.partial_files(),
         ):
             files.unlink_if_exists(path)
-        data = b""
-        try:
-            data = load_bytes(self._index)
-            index_from_json(parse(data, "index.json"))
-        except FileNotFoundError:
-            self._write(salvaged(b"", self.content))
-        except InvalidParameter as error:
-            if shelf.set_aside(self._index, "index.json", str(error)):
-                entries = salvaged(data, self.content)
-                self._write(entries)
-                named = sum(ANNOTATION_IMAGE_NAME in entry.annotations for entry in entries)
-                log.warning("%d entries of it are still known, %d with a name", len(entries), named)
+        self.index.recover(shelf)
         self.content.recover()
         self.partials.clean()
         with suppress(Unavailable):
             self.collect()
 
-    # For images.check
-
-    def index_problem(self) -> str:
-        with self._mutex:
-            try:
-                index_from_json(parse(load_bytes(self._index), "index.json"))
-            except FileNotFoundError:
-                return "it is missing"
-            except InvalidParameter as error:
-                return str(error)
-        return ""
-
-    def rewrite_index(self, shelf: Shelf) -> None:
-        """From memory, where it was read before."""
-        with self._mutex, files.locked(self._lock):
-            entries = self._read[1].entries
-            if os.path.lexists(self._index):
-                shelf.set_aside(self._index, "index.json", "it could not be read")
-            self._write(entries or salvaged(b"", self.content))
-
-    def entries(self) -> Sequence[Descriptor]:
-        return self._state().entries
-
-    def drop_entry(self, entry: Descriptor, shelf: Shelf) -> None:
-        """Of an image that cannot be read; the present index is set aside."""
-        with self._mutex, files.locked(self._lock):
-            entries = [one for one in self._state().entries if one != entry]
-            shelf.set_aside(self._index, "index.json", f"of {entry.digest} nothing is left")
-            self._manifests.pop(entry.digest, None)
-            self._write(entries)
-
-    def forget(self, blob: Digest) -> None:
-        """What is remembered of a blob that is set aside."""
-        with self._mutex:
-            self._manifests = {
-                known: image
-                for known, image in self._manifests.items()
-                if blob not in (known, image.manifest.config.digest)
-            }
-            self._read = (None, self._read[1])
-
     def unwanted(self) -> tuple[Blobs, Chains, DiffIDs]:
         """What `collect` would remove."""
-        with self._mutex, self._unread() as alone:
-            state = self._state()
+        with self.index.mutex, self.index.unread() as alone:
+            state = self.index.state()
             if self._writers or state.damaged or not alone:
                 return [], [], []
             blobs = self._wanted(state)
@@ -414,7 +330,7 @@ class ImageStore:
     def _wanted(self, state: naming.State) -> set[Digest]:
         blobs: set[Digest] = set()
         for entry in state.entries:
-            manifest = self._load(entry).manifest
+            manifest = self.index.load(entry).manifest
             blobs.add(entry.digest)
             blobs.add(manifest.config.digest)
             blobs.update(layer.digest for layer in manifest.layers)
@@ -424,90 +340,19 @@ class ImageStore:
         wanted = {one for image in state.images.values() for one in image.config.diff_ids}
         return [one for one in tuple(self.recipes.diff_ids()) if one not in wanted]
 
-    # The index
-
-    def _state(self) -> naming.State:
-        with self._mutex:
-            lent = [f"{root}/index.json" for root in self._lenders]
-            signature = [_signature(path) for path in (self._index, *lent)]
-            if self._read[0] != signature:
-                state = naming.State()
-                if signature[0] is not None:
-                    state = self._parse(files.read_bytes(self._index))
-                for root, path in zip(self._lenders, lent):
-                    with suppress(OSError, Unavailable):  # theirs is missing, or damaged
-                        state = naming.joined(state, self._parse(files.read_bytes(path)), root)
-                self._read = (signature, state)
-            return self._read[1]
-
-    def _parse(self, data: bytes) -> naming.State:
-        try:
-            entries = index_from_json(parse(data, "index.json")).manifests
-        except InvalidParameter as error:
-            raise Unavailable(f"the image index {self._index} is damaged: {error}") from None
-        images: dict[Digest, Image] = {}
-        names: dict[str, Digest] = {}
-        damaged = False
-        for entry in entries:
-            try:
-                image = self._load(entry)
-                name = entry.annotations.get(ANNOTATION_IMAGE_NAME)
-                reference = parse_reference(name) if name else None
-            except DockpyError:
-                damaged = True
-                continue
-            images[image.id] = naming.with_name(images.get(image.id, image), reference, entry)
-            if reference:
-                names[str(reference)] = image.id
-        return naming.State(entries, images, names, damaged)
-
     def _lost(self, text: str) -> Reference | None:
         """The name that `text` is, when its entry is there and its image cannot be read any more."""
         try:
             name = parse_reference(text).tagged()
         except InvalidParameter:
             return None
-        state = self._state()
+        state = self.index.state()
         named = {entry.annotations.get(ANNOTATION_IMAGE_NAME) for entry in state.entries}
         return name if str(name) in named and str(name) not in state.names else None
 
     def _refuse_lent(self, image: Image, text: str) -> None:
-        lent = self._state().lent
+        lent = self.index.state().lent
         by_id = naming.is_id_prefix(image.id, text)
         root = lent.get(image.id if by_id else str(parse_reference(text).tagged()))
         if root is not None:
             raise Conflict(f"image {text} is in the read-only store {root}: remove it there")
-
-    def _is_of(self, entry: Descriptor, image: Image) -> bool:
-        known = self._manifests.get(entry.digest)  # all readable ones were loaded with the state
-        return known is not None and known.id == image.id
-
-    def _load(self, entry: Descriptor) -> Image:
-        """The image of a manifest, nameless."""
-        known = self._manifests.get(entry.digest)
-        if known is not None:
-            return known
-        manifest = manifest_or_index(self.content.read(entry.digest), entry.media_type)
-        if not isinstance(manifest, Manifest):
-            raise InvalidParameter(f"{entry.digest} is an index, not an image")
-        config = image_config(self.content.read(manifest.config.digest))
-        bare = Descriptor(entry.media_type, entry.digest, entry.size, platform=config.platform)
-        size = 0
-        for layer, chain in zip(manifest.layers, config.chain_ids):
-            usage = self.snapshots.known_usage(chain)
-            size += layer.size if usage is None else usage.size
-        image = Image(manifest.config.digest, bare, manifest, config, config.chain_ids, size)
-        self._manifests[entry.digest] = image
-        return image
-
-    def _write(self, entries: Sequence[Descriptor]) -> None:
-        self.written += 1
-        files.write_atomic(self._index, Index(tuple(entries)).to_bytes(), 0o644)
-
-
-def _signature(path: str) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -31,7 +31,7 @@ def opened(folder: Path, *lenders: Path) -> ImageStore:
     store = ImageStore(
         ContentStore(images, lent), snapshots, f"{images}/index.json", str(folder / "images.lock")
     )
-    store.borrow(lent)
+    store.index.borrow(lent)
     store.recover(Shelf(f"{folder}/damaged"))
     return store
 

@@ -70,7 +70,7 @@ def test_it_is_not_removed_here_and_not_collected_there(tmp_path: Path, site: Im
     site.remove("app:1", True, nobody)
     site.remove("app:2", True, nobody)
     assert list(site.content.digests()), "somebody reads them"
-    for fd in mine._held:
+    for fd in mine.index._held:
         os.close(fd)
     site.collect()
     assert not list(site.content.digests())

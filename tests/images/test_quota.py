@@ -11,8 +11,9 @@ import pytest
 
 from dockpy.files import shared_lock
 from dockpy.images import archive
+from dockpy.images.index import READERS
 from dockpy.images.quota import YOUNG, Quota, touch
-from dockpy.images.store import READERS, ImageStore
+from dockpy.images.store import ImageStore
 from tests.images.archives import docker_archive, image
 from tests.images.conftest import opened
 

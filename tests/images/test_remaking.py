@@ -17,9 +17,10 @@ from dockpy.errors import NotFound
 from dockpy.files import shared_lock
 from dockpy.images import archive
 from dockpy.images.check import ImageCheck
+from dockpy.images.index import READERS
 from dockpy.images.quota import Quota
 from dockpy.images.remaking import Thinning
-from dockpy.images.store import READERS, ImageStore
+from dockpy.images.store import ImageStore
 from tests.cuts import cut
 from tests.images.archives import docker_archive, image, oci_archive, sha256
 from tests.images.conftest import Open, is_empty, opened
@@ -59,9 +60,9 @@ def test_a_saved_image_has_its_id_and_right_digests(
     assert store.resolve("app:1") == first and store.inspect(first) and store.history(first)
     assert not found(store, tmp_path / "damaged")
 
-    seen = store.written
+    seen = store.index.written
     after = saved(store, "app:1")
-    assert store.written > seen, "whoever drops blobs looks again"
+    assert store.index.written > seen, "whoever drops blobs looks again"
     Thinning(store).thin()
     assert blobs(store) < there, "what was made for it is gone again"
     other = open_store(tmp_path / "other")

@@ -113,7 +113,7 @@ async def findings(containers: Containers) -> list[str]:
     paths = Paths(os.path.dirname(containers.folders.root))
 
     def work() -> list[str]:
-        found = check.check(containers, paths, lambda done, total: None)
+        found = check.check(containers, paths, lambda done, total: None, content=True)
         return [f"{one.kind} {one.subject}: {one.problem}" for one in found]
 
     return await trio.to_thread.run_sync(work)

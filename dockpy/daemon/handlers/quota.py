@@ -62,8 +62,8 @@ class QuotaHandlers:
             if self._quota.limit is None:
                 self._changed = trio.Event()
                 await self._changed.wait()
-            if self._containers.images.written != seen:
-                seen = self._containers.images.written
+            if self._containers.images.index.written != seen:
+                seen = self._containers.images.index.written
                 try:
                     await self._keep()
                     if self._quota.put_off:
@@ -77,7 +77,7 @@ class QuotaHandlers:
         seen = -1
         try:
             while True:
-                written = self._containers.images.written
+                written = self._containers.images.index.written
                 if written != seen:
                     try:
                         # Long for a large image, and safe to be cut anywhere.
