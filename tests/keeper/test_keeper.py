@@ -351,6 +351,11 @@ def is_dead(pid: int) -> bool:
         return True
 
 
+def has_let_go(worker: int) -> bool:
+    """Of all that it was forked with: else what is sent to its shim is lost with it."""
+    return len(os.listdir(f"/proc/{worker}/fd")) == 4
+
+
 def waiting(house: House) -> int:
     """The shim that waits for its start message."""
 
@@ -362,7 +367,7 @@ def waiting(house: House) -> int:
             for pid in children(house.record()["keeper"]["pid"])
             if pid not in shims
             and Path(f"/proc/{pid}/comm").read_text() == "dockpy-shim\n"
-            and children(pid)
+            and any(map(has_let_go, children(pid)))
         ]
 
     wait_for(found)
