@@ -34,8 +34,15 @@ from dockpy.linux.title import Title
 from dockpy.paths import Paths
 from dockpy.rootless.enter import enter, join, tier_of
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.main import catch_signals, close_others, signal_pipe
-from dockpy.shim.packets import BadMessage, close_all, decode, receive_raw, send_packet
+from dockpy.shim.main import catch_signals, signal_pipe
+from dockpy.shim.packets import (
+    BadMessage,
+    close_all,
+    close_others,
+    decode,
+    receive_raw,
+    send_packet,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,6 +188,7 @@ class Keeper:
         """While the daemon loads: after its fork, so as late as can be."""
         self._starts = Starts(self._launcher, self.title, learned(self._paths, self.title))
         gc.freeze()
+        self._starts.prepare()
 
     def listen_to_signals(self) -> None:
         self._signals = signal_pipe()

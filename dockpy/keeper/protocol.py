@@ -2,7 +2,7 @@
 
 SOCK_SEQPACKET, one JSON object a datagram, descriptors by SCM_RIGHTS (shim/protocol has the datagrams).
 
-  daemon -> keeper  {"op":"shim","seq":n,"start":{…}} + [control, attachments' descriptors]
+  daemon -> keeper  {"op":"shim","seq":n,"group":g,"fresh":[…],"start":{…}} + [control, attachments' descriptors]
   keeper -> daemon  {"seq":n,"pid":p} + [pidfd]   or   {"seq":n,"error":"…"}
   keeper -> daemon  {"op":"listen"} + [socket]    the socket's file had vanished: here is the new listener; clients
                                                   may wait at those before, for FORMER seconds
@@ -77,7 +77,8 @@ class KeeperLink:
         fds: list[int] = []
         message = start.to_json(fds)
         seq = self._seq + 1
-        send_packet(self._sock, {"op": "shim", "seq": seq, "start": message}, [control, *fds])
+        head = {"op": "shim", "seq": seq, "group": start.group, "fresh": start.fresh}
+        send_packet(self._sock, {**head, "start": message}, [control, *fds])
         self._seq = seq
         return seq
 

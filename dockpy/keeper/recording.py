@@ -18,7 +18,7 @@ import sys
 
 from dockpy import ids
 from dockpy.keeper.protocol import Born, KeeperLink
-from dockpy.keeper.rehearsal import Extra, remove
+from dockpy.keeper.rehearsal import FRESH, Extra, remove
 from dockpy.keeper.starts import Starts
 from dockpy.linux.samepage import Samepage
 from dockpy.shim.loop import POLLIN, Loop
@@ -65,6 +65,7 @@ def _record(paths: Paths, title: Title) -> Samepage:
         try:
             _once(folder, starts)
         finally:
+            starts.close()
             remove(folder)
     samepage.adopt()
     return samepage
@@ -77,7 +78,9 @@ def _once(folder: str, starts: Starts) -> None:
     client, conn = _socket.socketpair()
     try:
         log = LogConfig("local", f"{folder}/log")
-        daemon.start_shim(Start("0" * 64, folder, f"{folder}/s", ids.boot_id(), log), control)
+        start = Start("0" * 64, folder, f"{folder}/s", ids.boot_id(), log, fresh=FRESH)
+        starts.prepare()
+        daemon.start_shim(start, control)
         link.exec("0", {}, attachments=(Attachment(conn.fileno(), exit=True),))
         os.close(control)
         conn.close()

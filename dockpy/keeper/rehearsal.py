@@ -17,13 +17,15 @@ import traceback
 from dockpy import ids
 from dockpy.fastjson import dumps
 from dockpy.linux.processes import CLONE_PARENT, PR_SET_PDEATHSIG, clone, prctl
+from dockpy.runtime.conversation import EXEC
 from dockpy.shim.main import Shim
 from dockpy.shim.protocol import Attachment, ExecExit, LogConfig, ShimLink, Start
+from dockpy.shim.worker import Launcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     from dockpy.linux.title import Title
     from dockpy.paths import Paths
@@ -32,10 +34,23 @@ if TYPE_CHECKING:
 TIMES = 9
 MOST_TURNS = 200
 PATIENCE = 2.0
+FRESH = ("pid", "ipc", "uts", "network", "mount")
 
 
-class Extra:
-    """shim.worker.Launcher: a process that says a line, and stays if it is a container's first."""
+class Extra(Launcher):
+    """A process that says a line, and stays if it is a container's first."""
+
+    def become(
+        self,
+        line: int,
+        made: int,
+        folders: list[int],
+        bundle: str,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> NoReturn:
+        os.write(line, EXEC)
+        _play(stdio, stays=True)
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
@@ -56,18 +71,23 @@ class Extra:
 def _extra(stdio: tuple[int, int, int] | None, *, stays: bool) -> int:
     pid, pidfd = clone(CLONE_PARENT)
     if pid == 0:
-        try:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if stdio is not None:
-                os.write(stdio[1], b"rehearsal\n")
-            while stays:
-                time.sleep(PATIENCE)
-                stays = False
-        finally:
-            os._exit(0)
+        _play(stdio, stays=stays)
     if pidfd >= 0:
         os.close(pidfd)
     return pid
+
+
+def _play(stdio: tuple[int, int, int] | None, *, stays: bool) -> NoReturn:
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if stdio is not None:
+            os.write(stdio[1], b"rehearsal\n")
+        # As an execve would: the end of the shim's line says that it runs.
+        os.closerange(3, 1024)
+        if stays:
+            time.sleep(PATIENCE)
+    finally:
+        os._exit(0)
 
 
 def rehearse(paths: Paths, title: Title) -> None:
@@ -106,8 +126,10 @@ def _once(folder: str, title: Title) -> None:
         LogConfig("local", f"{folder}/log"),
         attachments=(Attachment(conn.detach()),),
     )
-    message = dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)})
-    shim = Shim(message, [control, *fds], Extra(), title)
+    head = {"op": "shim", "seq": 1, "group": None, "fresh": FRESH}
+    message = dumps({**head, "start": start.to_json(fds)})
+    shim = Shim(Extra(), title, expecting=True)
+    shim.start(message, [control, *fds])
     second, conn = _socket.socketpair()
     link.exec("0", {}, attachments=(Attachment(conn.fileno()),))
     conn.close()

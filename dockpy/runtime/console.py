@@ -14,6 +14,7 @@ import stat
 from dockpy.linux.beneath import open_in_root
 from dockpy.linux.mounts import DEVPTS_SUPER_MAGIC, fstatfs_type
 from dockpy.linux.terminals import open_peer, set_winsize, unlock_pt
+from dockpy.runtime.conversation import send_console
 from dockpy.runtime.errors import SetupError
 
 TYPE_CHECKING = False
@@ -51,8 +52,7 @@ def send_master(sock: int, master: int) -> None:
     """The master goes to the shim, which alone keeps it."""
     channel = _socket.socket(fileno=os.dup(sock))
     try:
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, "little"))
-        channel.sendmsg([b'{"console":true}'], [rights])
+        send_console(channel, master)
     finally:
         channel.close()
 

@@ -1,4 +1,6 @@
-"""The caller's end of a start: what the child says until its execve (drawn in runtime.init)."""
+"""What is said between a start's caller and the child until its execve (drawn in runtime.init); and the
+caller's end of it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,16 @@ from dataclasses import dataclass
 from dockpy.linux import processes
 from dockpy.runtime.errors import StartFailed, start_failed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Compared, not parsed: a shim that listens (shim.birth) keeps every page it touches.
+MAPPED = b"mapped"
+CONSOLE = b'{"console":true}'
+PID = b'{"pid":'
+EXEC = b'{"exec":true}'
 LONGEST = 8192
 
 
@@ -32,11 +44,18 @@ class Created:
 
 
 def converse(
-    sock: _socket.socket, pid: int, pidfd: int, prefix: str, *, sibling: bool = False
+    sock: _socket.socket,
+    pid: int,
+    pidfd: int,
+    prefix: str,
+    *,
+    sibling: bool = False,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> Created:
     """Listens until the program runs; StartFailed (with all children reaped) when it does not.
 
-    With `sibling` they are children of our parent, who reaps them.
+    With `sibling` they are children of our parent, who reaps them. `meanwhile` is called, with the pid,
+    while the kernel executes the program (a millisecond): that may still fail.
     """
     console: int | None = None
     executing = False
@@ -45,21 +64,22 @@ def converse(
         data, rights = _receive(sock)
         if not data:
             break
-        message = json.loads(data)
-        if "console" in message:
+        if data == EXEC:
+            executing = True
+            if meanwhile is not None:
+                meanwhile(pid)
+        elif data == CONSOLE:
             console = rights
-        elif "pid" in message:
+        elif data.startswith(PID):
             # What we cloned has done its part; what it cloned is our child as well, and goes on.
             if not sibling:
                 os.waitpid(pid, 0)
             if pidfd >= 0:
                 os.close(pidfd)
-            pid = message["pid"]
+            pid = int(data[len(PID) : -1])
             pidfd = _pidfd(pid)
-        elif "exec" in message:
-            executing = True
         else:
-            failure = start_failed(prefix, message["message"])
+            failure = _failure(prefix, json.loads(data))
     if failure is None and executing:
         return Created(pid, pidfd, console)
     how = _reap(pid, sibling)
@@ -67,6 +87,26 @@ def converse(
         if fd is not None and fd >= 0:
             os.close(fd)
     raise failure or start_failed(prefix, f"the container's first process ended early ({how})")
+
+
+def announce(sock: _socket.socket, pid: int, console: int | None) -> None:
+    """Says of a process that runs already, a sibling of ours, what it would have said itself."""
+    if console is not None:
+        send_console(sock, console)
+    sock.send(b"%b%d}" % (PID, pid))
+    sock.send(EXEC)
+
+
+def send_console(sock: _socket.socket, master: int) -> None:
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, "little"))
+    sock.sendmsg([CONSOLE], [rights])
+
+
+def _failure(prefix: str, message: dict[str, Any]) -> StartFailed:
+    """One that was told with its code is a sentence already (see announce)."""
+    if "code" in message:
+        return StartFailed(message["message"], message["code"])
+    return start_failed(prefix, message["message"])
 
 
 def _receive(sock: _socket.socket) -> tuple[bytes, int | None]:

@@ -3,7 +3,8 @@ one clone.
 
 New namespaces are made by the clone itself, so init is our own child and first in its pid
 namespace; joined ones it joins itself. Only a joined pid (or user) namespace costs a second clone
-(runtime.init).
+(runtime.init). Or none at all: a caller that is spent, and is the first of its pid namespace already,
+becomes the init itself.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import os
 
 from dockpy.errors import DockpyError
 from dockpy.linux import processes
-from dockpy.linux.namespaces import CLONE_NEWUSER
+from dockpy.linux.namespaces import CLONE_NEWUSER, unshare
 from dockpy.oci import capabilities
 from dockpy.oci import spec as oci
 from dockpy.runtime import attributes, bpf, groups, init, namespaces
-from dockpy.runtime.conversation import Created, Stdio, converse
+from dockpy.runtime.conversation import MAPPED, Created, Stdio, converse
 from dockpy.runtime.errors import CREATE, SetupError, start_failed, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import NoReturn
 
-__all__ = ["Created", "Stdio", "create"]
+__all__ = ["Created", "Stdio", "become", "create"]
 
 
 def create(
@@ -75,7 +77,7 @@ def create(
         if flags & CLONE_NEWUSER:
             try:
                 _write_maps(pid, spec.linux)
-                ours.send(init.MAPPED)
+                ours.send(MAPPED)
             except OSError:
                 # The child, unmapped, sees the end of the line and exits; converse tells that it
                 # did.
@@ -86,6 +88,42 @@ def create(
         theirs.close()
         for fd in (*(fd for _, fd in joined), *folders):
             os.close(fd)
+
+
+def become(
+    spec: oci.Spec,
+    bundle: str,
+    stdio: Stdio | None,
+    line: int,
+    folders: list[int],
+    *,
+    made: int,
+    console_size: tuple[int, int] | None = None,
+    seccomp_cache: str | None = None,
+) -> NoReturn:
+    """As create, in a process that was cloned for it, by whoever converses at the other end of `line`: it is
+    the container's first process from here on, or ends.
+
+    `made`: what it was cloned with, CLONE_NEWPID and others of the specification's. `folders`: its control
+    groups to join (groups.clone). For a specification that has no user namespace of its own to make or to
+    join. StartFailed before anything was done.
+    """
+    try:
+        container = plan(spec, bundle, stdio, console_size, seccomp_cache)
+        kinds = container.namespaces
+        if made & ~kinds.clone_flags or "pid" not in kinds.fresh or kinds.private("user"):
+            raise SetupError("the process was made for a container with other namespaces")
+        joined = namespaces.open_joined(kinds)
+    except (DockpyError, SetupError) as error:
+        raise start_failed(CREATE, str(error)) from None
+
+    def work(line: init.Line) -> None:
+        line.stage = "unshare"
+        unshare(kinds.clone_flags & ~made)
+        init.create(line, container, joined, folders)
+
+    fds = None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr)
+    init.in_child(line, fds, [*(fd for _, fd in joined), *folders], work)
 
 
 def _open_groups(path: str | None) -> list[int]:

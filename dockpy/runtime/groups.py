@@ -23,9 +23,14 @@ def open_groups(path: str | None) -> list[int]:
     return [_open(f"{MOUNT}/{name}{path}") for name in names] if names else [_open(MOUNT + path)]
 
 
+def unified() -> bool:
+    """Version 2: one tree for all controllers."""
+    return os.path.exists(f"{MOUNT}/cgroup.controllers")
+
+
 def trees(path: str | None) -> list[str]:
     """Those of version 1 that have a group `path`, by their names, which are mount options too."""
-    if path is None or os.path.exists(f"{MOUNT}/cgroup.controllers"):
+    if path is None or unified():
         return []
     # Controllers that are mounted together have links to their folder.
     names = [entry.name for entry in os.scandir(MOUNT) if entry.is_dir(follow_symlinks=False)]

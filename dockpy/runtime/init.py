@@ -4,7 +4,7 @@ Runs in a single-threaded child that holds no locks and never returns. Nothing h
 log or open a file without O_CLOEXEC. Everything that can be decided beforehand was decided by the
 caller.
 
-  caller (shim)                       child                              sibling (exec, joined pid ns)
+  caller (shim)                       child (its worker: create.become)  sibling (exec, joined pid ns)
     | -- clone(new namespaces) -------> |
     | -- "maps written" (user ns) ----> |
     |                                   | join, hostname, lo, mounts, pivot
@@ -36,6 +36,7 @@ from dockpy.linux.beneath import (
 )
 from dockpy.linux.terminals import set_controlling_terminal
 from dockpy.runtime import attributes, console, executable, groups, mounts, pid1, rootfs, users
+from dockpy.runtime.conversation import EXEC, MAPPED, PID
 from dockpy.runtime.errors import SetupError, describe, sentence, strerror
 
 TYPE_CHECKING = False
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from dockpy.oci.spec import ConsoleSize, Mount, Process, Spec
     from dockpy.runtime.namespaces import Plan
     from dockpy.runtime.users import Identity
-
-MAPPED = b"mapped"
-EXEC = b'{"exec":true}'
 
 
 @dataclass(frozen=True)
@@ -421,7 +419,7 @@ def continue_in_sibling(line: Line, flags: int) -> None:
     """Returns in another child of our parent, which learns its pid; this process has done its part."""
     pid, _ = processes.clone(processes.CLONE_PARENT | flags)
     if pid:
-        line.send(b'{"pid":%d}' % pid)
+        line.send(b"%b%d}" % (PID, pid))
         raise Continued(pid)
     line.in_sibling = True
 

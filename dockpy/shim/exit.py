@@ -9,7 +9,8 @@ from dockpy.fastjson import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dockpy.shim.protocol import Start
+    from collections.abc import Mapping
+    from typing import Any
 
 
 def shim_path(bundle: str) -> str:
@@ -29,17 +30,21 @@ def start_ticks(pid: int) -> int:
         os.close(fd)
 
 
-def write_shim(start: Start, pid: int, init_pid: int | None, init_start: int) -> None:
-    """`pid` is the shim's. With init None: a container is about to be created by it."""
-    init = None if init_pid is None else {"pid": init_pid, "start": init_start}
+def write_shim(start: Mapping[str, Any], pid: int) -> None:
+    """`start`: Start.to_json; `pid` is the shim's. A container is about to be created by it."""
+    os.rename(prepare_shim(start, pid, None), shim_path(start["bundle"]))
+
+
+def prepare_shim(start: Mapping[str, Any], pid: int, init: tuple[int, int] | None) -> str:
+    """The name of a file that is to be renamed to shim_path; `init`: pid and start in ticks."""
     record = {
-        "boot": start.boot,
+        "boot": start["boot"],
         "pid": pid,
         "start": start_ticks(pid),
-        "socket": start.socket,
-        "init": init,
+        "socket": start["socket"],
+        "init": None if init is None else {"pid": init[0], "start": init[1]},
     }
-    files.write_atomic(shim_path(start.bundle), dumps(record), durable=False)
+    return files.write_temporary(shim_path(start["bundle"]), dumps(record), durable=False)
 
 
 def write_exit(

@@ -8,12 +8,12 @@ for clients that read slowly. A daemon is never waited for.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal without its enums; no stub
-import _socket
 import gc
 import os
 import time
 
 from dockpy.linux.processes import PR_SET_CHILD_SUBREAPER, prctl
+from dockpy.shim.birth import bear, expect
 from dockpy.shim.clients import send_away
 from dockpy.shim.control import Control, Listener
 from dockpy.shim.ending import Ending
@@ -21,12 +21,13 @@ from dockpy.shim.exit import write_exit
 from dockpy.shim.kill import kill, kill_children
 from dockpy.shim.logwriter import resume_writer, rfc3339_nano
 from dockpy.shim.loop import POLLIN, Loop
-from dockpy.shim.packets import Attachment, BadMessage, close_all, decode
+from dockpy.shim.packets import Attachment, BadMessage, close_all, receive_raw
 from dockpy.shim.stdio import Buffer, ProcessIO
-from dockpy.shim.worker import begin, execute, in_worker, tell
+from dockpy.shim.worker import WORKER_DIED, execute, in_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
@@ -42,7 +43,6 @@ PAST = 8  # so many ended execs are remembered
 # that says a line every few seconds from having it done as often.
 QUIET, LONG_QUIET = 2000, 5000
 RETRY = 0.5  # seconds, between attempts to write the exit file on a full disk
-WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
 class Running:
@@ -68,10 +68,12 @@ class Refused(Exception):
 
 
 class Shim:
-    """Starts a container when made; `run` is its life."""
+    """Ready for a container when made; `start` is its beginning, `run` its life."""
 
-    def __init__(self, packet: bytes, fds: Sequence[int], launcher: Launcher, title: Title) -> None:
+    def __init__(self, launcher: Launcher, title: Title, *, expecting: bool) -> None:
+        """`expecting`: a worker, too, is made ready (shim.birth)."""
         self._launcher = launcher
+        self._title = title
         self._loop = Loop()
         self._buffer = Buffer(self._loop)
         self._controls: list[Control] = []
@@ -85,28 +87,29 @@ class Shim:
         # Before there is a child whose end could be missed.
         self._signals = signal_pipe()
         self._loop.watch(self._signals, POLLIN, self._signalled)
-        outcome = in_worker(lambda: begin(packet, fds, launcher))
-        if outcome is None:
-            _could_not_start(packet, fds)
+        self._worker = expect(launcher) if expecting else None
+
+    def start(self, packet: bytes, fds: Sequence[int]) -> None:
+        """The container of that start message, as it came (shim.packets.decode)."""
+        born = bear(packet, fds, self._launcher, self._worker)
+        self._worker = None
+        if born is None:
             return
-        values, got = outcome
-        if values is None:
-            return
-        start, pid, self._init_start, self._started, state, listeners, logs = values
+        start, pid = born.start, born.pid
+        self._connected(fds[0])
+        told = {"pid": pid, "start": born.ticks, "shim": os.getpid()}
+        self._tell({"event": "started", **told})
+        self._init_start = born.ticks
+        self._started = born.time
         self._bundle: str = start["bundle"]
         self._boot: str = start["boot"]
-        title.set("dockpy-shim", start["id"][:12])
-        self._listener = Listener(
-            self._loop, start["socket"], got[0] if listeners else None, self._connected
-        )
-        self._log = resume_writer(state, got[listeners : listeners + logs])
-        self._connected(fds[0])
+        self._title.set("dockpy-shim", start["id"][:12])
+        self._listener = Listener(self._loop, start["socket"], born.listener, self._connected)
+        self._log = resume_writer(born.state, born.log)
         io = self._process_io(None, tty=start["tty"], log=self._log)
         self._init = init = Running(None, io, pid)
         self._ending = Ending(self._loop, start, pid, lambda: init.code is None)
-        io.begin(
-            got[listeners + logs :], open_stdin=start["open_stdin"], stdin_once=start["stdin_once"]
-        )
+        io.begin(born.streams, open_stdin=start["open_stdin"], stdin_once=start["stdin_once"])
         for item in start["attachments"]:
             io.attach(Attachment.from_json(item, fds[1:]))
         self._ending.hold(io)
@@ -399,20 +402,6 @@ def _nothing() -> None:
     pass
 
 
-def _could_not_start(packet: bytes, fds: Sequence[int]) -> None:
-    """What the worker would have told, had it lived; what it may have started is ended."""
-    from dockpy.shim import protocol
-
-    kill_children()
-    raw, fds = decode(packet, list(fds))
-    start = protocol.Start.from_json(raw["start"], fds[1:])
-    write_exit(start.bundle, start.boot, 128, "", rfc3339_nano(time.time_ns()), WORKER_DIED)
-    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
-    tell(control, {"event": "failed", "code": 128, "message": WORKER_DIED})
-    for attachment in start.attachments:
-        send_away(attachment)
-
-
 def _exit_code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
@@ -448,26 +437,23 @@ def signal_pipe() -> int:
 
 
 def main(
-    packet: bytes,
-    fds: Sequence[int],
+    line: _socket.socket,
     launcher: Launcher,
     title: Title,
     rest: Callable[[], None],
     quiet: int = QUIET,
+    *,
+    expecting: bool = False,
 ) -> None:
-    """In the forked child, which holds those descriptors only and whose signals are caught: from
-    here to the end of the container. `packet` is the start message as it came (decode).
+    """In the forked child, which holds that line only and whose signals are caught: from here to the end
+    of the container whose start message comes on it, or to the end of the line.
     """
     os.setsid()
     title.set("dockpy-shim")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    Shim(packet, fds, launcher, title).run(rest, quiet)
-
-
-def close_others(keep: Sequence[int]) -> None:
-    """Every descriptor but those, and 0 to 2. The keeper never has a thousand."""
-    low = 3
-    for fd in sorted(keep):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, max(low, 1024))
+    shim = Shim(launcher, title, expecting=expecting)
+    packet = receive_raw(line)
+    line.close()
+    if packet is not None:
+        shim.start(*packet)
+        shim.run(rest, quiet)

@@ -52,11 +52,16 @@ def send_packet(sock: _socket.socket, obj: Mapping[str, object], fds: Sequence[i
         data = b'{"memfd":true}'
         fds = (*fds, memfd)
     try:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
-        sock.sendmsg([data], rights if fds else [], _socket.MSG_NOSIGNAL)
+        send_raw(sock, data, fds)
     finally:
         if memfd >= 0:
             os.close(memfd)
+
+
+def send_raw(sock: _socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    """A datagram as it is."""
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+    sock.sendmsg([data], rights if fds else [], _socket.MSG_NOSIGNAL)
 
 
 def receive_packet(sock: _socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -234,3 +239,12 @@ def size_from_json(raw: object) -> tuple[int, int] | None:
         raise BadMessage("console_size is [height, width]")
     height, width = (min(max(int(value), 0), 65535) for value in raw)
     return height, width
+
+
+def close_others(keep: Sequence[int]) -> None:
+    """Every descriptor but those, and 0 to 2. No process of ours that forks has a thousand."""
+    low = 3
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(low, 1024))

@@ -71,6 +71,10 @@ class Start:
     lease: bool = False
     stop_signal: int = 15
     stop_timeout: float = 10.0  # seconds until SIGKILL; negative: never
+    # What is to be known before the specification is read (shim.birth), so in the message's head: the
+    # namespaces that it makes, none where it makes or joins a user namespace; the container's control group.
+    fresh: tuple[str, ...] = ()
+    group: str | None = None
 
     def to_json(self, fds: list[int]) -> dict[str, object]:
         return {

@@ -1,15 +1,9 @@
-"""What a shim has done by a fork of itself that ends at once: the making of processes.
+"""What a shim has done by a fork of itself that ends at once: the making of an exec's process.
 
-A page that a process touches is a page of its own, since counting references writes. Parsing a start
-message and a specification, opening log and socket, building a container touch more than a megabyte,
-which a worker throws away; the shim, which lives for days, gets numbers and descriptors. The fork costs
-half a millisecond. Processes are made as the worker's siblings, so the shim is their parent.
-
-  shim                        worker                          container
-   | -- fork ------------------> | log, socket, shim.json, pipes
-   |                             | -- clone(CLONE_PARENT) -----> |
-   |                             | shim.json, event "started"    |
-   | <-- values + descriptors -- | _exit
+A page that a process touches is a page of its own, since counting references writes. Parsing a
+specification and joining a container touch more than a megabyte, which a worker throws away; the shim,
+which lives for days, gets numbers and descriptors. The fork costs half a millisecond. The process is the
+worker's sibling, so the shim is its parent. (A container's own first process: see shim.birth.)
 """
 
 from __future__ import annotations
@@ -20,42 +14,60 @@ import marshal
 import os
 import struct
 import sys
-import time
 
 from dockpy.runtime import groups
-from dockpy.shim.clients import send_away
-from dockpy.shim.control import listening
-from dockpy.shim.exit import start_ticks, write_exit, write_shim
-from dockpy.shim.logwriter import open_writer, rfc3339_nano
-from dockpy.shim.packets import NotStarted, decode, send_packet, size_from_json
+from dockpy.shim.packets import NotStarted, size_from_json
 from dockpy.shim.stdio import make_pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, NoReturn, Protocol
-
-    class Launcher(Protocol):
-        """Starts processes as children of the caller's *parent*; (pid, pty master or None).
-
-        stdio None: the process gets a pty, of `size` (height, width). Raises NotStarted.
-        """
-
-        def create(
-            self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
-        ) -> tuple[int, int | None]: ...
-
-        def exec(
-            self,
-            bundle: str,
-            process: Mapping[str, Any],
-            init_pid: int,
-            stdio: tuple[int, int, int] | None,
-            size: tuple[int, int] | None,
-        ) -> tuple[int, int | None]: ...
-
+    from typing import Any, NoReturn
 
 LONGEST = 1 << 18
+WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
+
+
+class Launcher:
+    """What starts processes: the runtime, or something plainer. Called in a worker."""
+
+    def warm(self) -> None:
+        """In a caller that waits for its container: what can be done beforehand."""
+
+    def become(
+        self,
+        line: int,
+        made: int,
+        folders: list[int],
+        bundle: str,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> NoReturn:
+        """The caller, alone in a new pid namespace, becomes the container's first process:
+        runtime.create.become. Raises NotStarted.
+
+        `stdio` None: the process gets a pty, of `size` (height, width).
+        """
+        raise NotStarted(128, "this launcher starts no containers")
+
+    def create(
+        self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
+    ) -> tuple[int, int | None]:
+        """Starts the container's first process as a child of the caller's *parent*: (pid, pty's master or
+        None). Raises NotStarted.
+        """
+        raise NotImplementedError
+
+    def exec(
+        self,
+        bundle: str,
+        process: Mapping[str, Any],
+        init_pid: int,
+        stdio: tuple[int, int, int] | None,
+        size: tuple[int, int] | None,
+    ) -> tuple[int, int | None]:
+        """As create, a further process beside it."""
+        raise NotImplementedError
 
 
 def in_worker(
@@ -113,54 +125,6 @@ def _work(line: _socket.socket, job: Callable[[], tuple[Any, Sequence[int]]]) ->
             sys.stderr.flush()
         finally:  # also where the daemon's log is on a full disk: nobody may return from here
             os._exit(0)
-
-
-def begin(packet: bytes, fds: Sequence[int], launcher: Launcher) -> tuple[Any, Sequence[int]]:
-    """The whole of a start, in the worker; None when it failed, which has been told and written then.
-
-    Values: the start message, pid, its start in ticks and in ns, the state of the log's writer, how
-    many descriptors are of the socket and of the log. Descriptors: of socket, log and streams.
-    """
-    from dockpy.shim import protocol
-
-    raw, fds = decode(packet, list(fds))
-    start = protocol.Start.from_json(raw["start"], fds[1:])
-    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fds[0])
-    listener = listening(start.socket)
-    writer = open_writer(start.log, start.bundle, start.id)
-    # Before there is a process, so that whoever comes after a crash of all others knows of this shim.
-    shim = os.getppid()
-    write_shim(start, shim, None, 0)
-    theirs, ours = (None, ()) if start.tty else make_pipes(start.open_stdin)
-    try:
-        pid, console = launcher.create(start.bundle, theirs, start.console_size)
-    except (NotStarted, OSError, ValueError) as error:
-        code = error.code if isinstance(error, NotStarted) else 128
-        write_exit(start.bundle, start.boot, code, "", rfc3339_nano(time.time_ns()), str(error))
-        tell(control, {"event": "failed", "code": code, "message": str(error)})
-        for attachment in start.attachments:
-            send_away(attachment)
-        if listener is not None:
-            os.unlink(start.socket)
-        return None, ()
-    ticks = start_ticks(pid)
-    write_shim(start, shim, pid, ticks)
-    tell(control, {"event": "started", "pid": pid, "start": ticks, "shim": shim})
-    state = None if writer is None else writer.state()
-    parts = (
-        () if listener is None else (listener.detach(),),
-        () if writer is None else writer.descriptors(),
-        ours if console is None else (console,),
-    )
-    counts = len(parts[0]), len(parts[1])
-    return (raw["start"], pid, ticks, time.time_ns(), state, *counts), sum(parts, ())
-
-
-def tell(control: _socket.socket, event: Mapping[str, object]) -> None:
-    try:
-        send_packet(control, event)
-    except OSError:
-        pass  # a daemon that has died meanwhile stops nothing: its successor finds the records
 
 
 def execute(

@@ -19,6 +19,7 @@ from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotModified, 
 from dockpy.oci import capabilities, seccomp
 from dockpy.oci.seccomp import Seccomp
 from dockpy.oci.seccomp_default import default_profile
+from dockpy.oci.spec import Spec
 from dockpy.shim.protocol import Attachment, Failed, LogConfig, ShimLink, Start, Started
 from dockpy.supervisor import logoptions, served
 from dockpy.supervisor.assemble import (
@@ -103,7 +104,7 @@ async def _start(containers: Containers, container: Container, detach_keys: str)
             client.detach_keys = client.detach_keys or detach_keys
     try:
         message = _start_message(
-            containers, record, bundle, log, tuple(client.attachment() for client in clients)
+            containers, record, bundle, log, tuple(client.attachment() for client in clients), spec
         )
         first = await _ask_keeper(containers, container, message)
     finally:
@@ -170,6 +171,7 @@ def _start_message(
     bundle: str,
     log: LogConfig,
     attachments: tuple[Attachment, ...],
+    spec: Spec,
 ) -> Start:
     config, host = record.config, record.host_config
     height_width = (
@@ -190,7 +192,15 @@ def _start_message(
         lease=host.lease,
         stop_signal=stop_signal(config),
         stop_timeout=stop_timeout(config),
+        fresh=_fresh(spec),
+        group=spec.linux.cgroups_path,
     )
+
+
+def _fresh(spec: Spec) -> tuple[str, ...]:
+    if spec.linux.namespace("user") is not None:
+        return ()
+    return tuple(entry.type for entry in spec.linux.namespaces if entry.path is None)
 
 
 # ------------------------------------------------------------------------------ surroundings

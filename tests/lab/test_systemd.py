@@ -28,7 +28,7 @@ def test_the_machine_is_what_the_lab_says(machine: Machine) -> None:
     assert "memory" in delegated.out and "pids" in delegated.out
 
 
-@pytest.mark.parametrize("user", ["single", "root"])
+@pytest.mark.parametrize("user", ["single", "ranged", "root"])
 def test_the_daemon_is_a_service_with_a_control_group_of_its_own(
     machine: Machine, user: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import select
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dockpy.linux.title import Title
-from dockpy.shim.main import catch_signals, close_others
+from dockpy.shim.main import catch_signals
 from dockpy.shim.main import main as shim_main
+from dockpy.shim.packets import close_others, send_raw
 from dockpy.shim.protocol import (
     Attachment,
     Exit,
@@ -99,13 +101,15 @@ def start_shim(
     link, control = ShimLink.pair()
     fds: list[int] = []
     packet = json.dumps({"op": "shim", "seq": 1, "start": start.to_json(fds)}).encode()
+    line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    send_raw(line, packet, [control, *fds])
     pid = os.fork()
     if pid == 0:
         try:
-            close_others([control, *fds] if rest is None else [control, *fds, rest])
+            close_others([theirs.fileno()] if rest is None else [theirs.fileno(), rest])
             catch_signals()
             quiet = 5000 if rest is None else 50
-            shim_main(packet, [control, *fds], PlainLauncher(), Title(), lambda: tell(rest), quiet)
+            shim_main(theirs, PlainLauncher(), Title(), lambda: tell(rest), quiet)
             os._exit(0)
         except BaseException:
             import traceback
@@ -113,6 +117,8 @@ def start_shim(
             traceback.print_exc()
         finally:
             os._exit(70)
+    line.close()
+    theirs.close()
     for fd in {control, *fds}:
         os.close(fd)
     return Shim(bundle, pid, link)

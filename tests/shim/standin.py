@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from dockpy.linux.processes import CLONE_PARENT, clone
 from dockpy.shim.protocol import NotStarted
+from dockpy.shim.worker import Launcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class PlainLauncher:
-    """shim.main.Launcher: `process.args` of config.json, found in PATH, nothing else of it."""
+class PlainLauncher(Launcher):
+    """`process.args` of config.json, found in PATH, nothing else of it."""
 
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
