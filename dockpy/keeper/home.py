@@ -94,6 +94,8 @@ class Home:
             return
         self.untold = ""
         self._watch_record()
+        if not self._recorded():  # deleted before it was watched
+            self._look_after(STILL)
 
     def is_there(self) -> bool:
         """Whether the store is still ours; else what is at our paths is another keeper's."""
@@ -157,8 +159,12 @@ class Home:
 
     def _watch_record(self) -> None:
         if self._watch >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 inotify.inotify_add_watch(self._watch, self._paths.daemon_json, RECORD)
+            except FileNotFoundError:
+                pass  # it will be written
+            except OSError:
+                self._watch_nothing()
 
     def _watch_nothing(self) -> None:
         """This user has no more of what inotify takes (fs.inotify.max_user_…): look from time to time."""

@@ -6,6 +6,7 @@ kernel and its /proc.
 
   create     decides everything, clones, listens        errors   docker's sentences and exit codes
   exec       the same for a running container           init     the child: one straight line each
+  line       how a line begins, and says what failed     confine  the end of both lines: to execve
   rootfs     root, devices, pivot                        mounts   one mount of the specification
   namespaces which are new, which are joined             users    "name|uid[:group]" in the image's files
   groups     into the control group that there is

@@ -19,13 +19,17 @@ from dockpy.linux.namespaces import CLONE_NEWUSER, unshare
 from dockpy.oci import capabilities
 from dockpy.oci import spec as oci
 from dockpy.runtime import attributes, bpf, groups, init, namespaces
+from dockpy.runtime.confine import Workload
 from dockpy.runtime.conversation import MAPPED, Created, Stdio, converse
 from dockpy.runtime.errors import CREATE, SetupError, start_failed, strerror
+from dockpy.runtime.line import in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import NoReturn
+
+    from dockpy.runtime.line import Line
 
 __all__ = ["Created", "Stdio", "become", "create"]
 
@@ -67,7 +71,7 @@ def create(
         except OSError as error:
             raise start_failed(CREATE, f"clone: {os.strerror(error.errno or 0).lower()}") from None
         if pid == 0:
-            init.in_child(
+            in_child(
                 theirs.fileno(),
                 None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr),
                 [*(fd for _, fd in joined), *folders],
@@ -117,13 +121,13 @@ def become(
     except (DockpyError, SetupError) as error:
         raise start_failed(CREATE, str(error)) from None
 
-    def work(line: init.Line) -> None:
+    def work(line: Line) -> None:
         line.stage = "unshare"
         unshare(kinds.clone_flags & ~made)
         init.create(line, container, joined, folders)
 
     fds = None if stdio is None else (stdio.stdin, stdio.stdout, stdio.stderr)
-    init.in_child(line, fds, [*(fd for _, fd in joined), *folders], work)
+    in_child(line, fds, [*(fd for _, fd in joined), *folders], work)
 
 
 def _open_groups(path: str | None) -> list[int]:
@@ -169,7 +173,7 @@ def workload(
     console_size: tuple[int, int] | None,
     seccomp_cache: str | None,
     pid1: bool = False,
-) -> init.Workload:
+) -> Workload:
     seccomp = spec.linux.seccomp
     program = None
     if seccomp is not None:
@@ -180,7 +184,7 @@ def workload(
         )
     caps = process.capabilities or oci.Capabilities()
     size = process.console_size if console_size is None else oci.ConsoleSize(*console_size)
-    return init.Workload(
+    return Workload(
         process=process,
         user=_user(process, spec.annotations),
         groups=tuple(filter(None, spec.annotations.get(oci.ANNOTATION_GROUPS, "").split(","))),

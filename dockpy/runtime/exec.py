@@ -14,10 +14,11 @@ import os
 from dockpy.errors import DockpyError
 from dockpy.linux import processes
 from dockpy.linux.namespaces import get_userns
-from dockpy.runtime import init
 from dockpy.runtime.conversation import Created, Stdio, converse
 from dockpy.runtime.create import workload
 from dockpy.runtime.errors import EXEC, SetupError, start_failed, strerror
+from dockpy.runtime.init import execute
+from dockpy.runtime.line import in_caller, in_child
 from dockpy.runtime.namespaces import children
 
 TYPE_CHECKING = False
@@ -73,20 +74,18 @@ def exec_process(
         if sibling:
             mine, joined = joined, []  # closed where they are joined
             try:
-                pid = init.in_caller(
-                    theirs.fileno(), fds, lambda line: init.execute(line, work, mine)
-                )
+                pid = in_caller(theirs.fileno(), fds, lambda line: execute(line, work, mine))
             except SetupError as error:
                 raise start_failed(EXEC, str(error)) from None
             theirs.close()
             return converse(ours, pid, -1, EXEC, sibling=True)
         pid, pidfd = processes.clone(0)
         if pid == 0:
-            init.in_child(
+            in_child(
                 theirs.fileno(),
                 fds,
                 [fd for _, fd in joined],
-                lambda line: init.execute(line, work, joined),
+                lambda line: execute(line, work, joined),
             )
         theirs.close()
         return converse(ours, pid, pidfd, EXEC)

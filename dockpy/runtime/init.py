@@ -21,53 +21,29 @@ else.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal is its slow wrapper
-import fcntl
 import os
-import select
 from dataclasses import dataclass
 
-from dockpy.linux import credentials, interfaces, processes
+from dockpy.linux import interfaces
 from dockpy.linux import namespaces as ln
 from dockpy.linux.beneath import (
     make_directories,
     open_in_root,
     read_file,
 )
-from dockpy.linux.terminals import set_controlling_terminal
-from dockpy.runtime import attributes, console, executable, groups, mounts, pid1, rootfs, users
-from dockpy.runtime.conversation import EXEC, MAPPED, PID
-from dockpy.runtime.errors import SetupError, describe, sentence, strerror
+from dockpy.runtime import attributes, console, groups, mounts, pid1, rootfs, users
+from dockpy.runtime.confine import confine
+from dockpy.runtime.conversation import MAPPED
+from dockpy.runtime.errors import SetupError, strerror
+from dockpy.runtime.line import continue_in_sibling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
-    from dockpy.oci.spec import ConsoleSize, Mount, Process, Spec
+    from dockpy.oci.spec import Mount, Spec
+    from dockpy.runtime.confine import Workload
+    from dockpy.runtime.line import Line
     from dockpy.runtime.namespaces import Plan
     from dockpy.runtime.users import Identity
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Who runs what, and how confined: the end of both lines."""
-
-    process: Process
-    user: str | None  # "name|uid[:group]" to be looked up, None: the numbers of process.user
-    groups: tuple[str, ...]
-    single: bool  # only one id is mapped: another user needs a nested user namespace
-    seccomp: bytes | None
-    seccomp_flags: int
-    bounding: int
-    effective: int
-    permitted: int
-    inheritable: int
-    ambient: int
-    keyring: str
-    size: ConsoleSize | None
-    terminal: bool  # a pty of ours, not the caller's stdio
-    pid1: bool  # our own init in front of it
 
 
 @dataclass(frozen=True)
@@ -81,75 +57,6 @@ class Container:
     folders: tuple[str, ...]  # see oci.spec.ANNOTATION_FOLDERS
     namespaces: Plan
     workload: Workload
-
-
-class Line:
-    """Where we are, for the sentence when something fails; and the way to say it."""
-
-    def __init__(self, sock: int) -> None:
-        self.sock = sock
-        self.stage = "starting"
-        self.in_sibling = False  # pids are no answer: they are another namespace's there
-
-    def send(self, message: bytes) -> None:
-        os.write(self.sock, message)
-
-
-class Continued(Exception):
-    """A sibling goes on: this process has done its part."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(pid)
-        self.pid = pid
-
-
-def in_child(
-    sock: int, stdio: tuple[int, int, int] | None, keep: list[int], work: Callable[[Line], None]
-) -> NoReturn:
-    """Runs `work` in a fresh child; whatever happens, the caller's code is never reached again."""
-    line = Line(sock)
-    try:
-        line.sock = _take_descriptors(sock, stdio, keep)
-        _forget_signals()
-        # Modes are given in full below; the workload gets its own umask at the end.
-        os.umask(0)
-        work(line)
-    except Continued:
-        os._exit(0)
-    except BaseException as error:
-        try:
-            line.send(describe(line.stage, error))
-        except OSError:
-            pass
-    finally:
-        os._exit(1)
-
-
-def in_caller(sock: int, stdio: tuple[int, int, int] | None, work: Callable[[Line], None]) -> int:
-    """As in_child, in a caller that ends soon anyway: the sibling's pid, where the workload goes on.
-
-    A child between the two would cost 1.5 ms: a fork, 410 pages copied because they are touched, an exit.
-    """
-    line = Line(sock)
-    try:
-        if stdio is not None:
-            _put_stdio(stdio)
-        _forget_signals()
-        os.umask(0)
-        work(line)
-    except Continued as sibling:
-        return sibling.pid
-    except BaseException as error:
-        if not line.in_sibling:
-            raise SetupError(sentence(line.stage, error)) from None
-        try:
-            line.send(describe(line.stage, error))
-        except OSError:
-            pass
-    finally:
-        if line.in_sibling:
-            os._exit(1)
-    raise AssertionError("the line of exec ends in its sibling")
 
 
 def create(
@@ -300,165 +207,7 @@ def execute(line: Line, workload: Workload, joined: list[tuple[str, int]]) -> No
     confine(line, workload, identity, proc, hop=True)
 
 
-def confine(line: Line, workload: Workload, who: Identity, proc: int, *, hop: bool) -> NoReturn:
-    """From root of the container to the workload: the common end of both lines. Its order:"""
-    process = workload.process
-
-    # While we still have the right to: stdio that the user may open again by name.
-    line.stage = "stdio"
-    nested = workload.single and (who.uid, who.gid) != (0, 0)
-    for fd in (0, 1, 2):
-        if not nested:  # there the id is ours under another name
-            console.give_to(fd, who.uid)
-    # The keys of who started us are not the container's. Best effort: many kernels and policies
-    # have none.
-    try:
-        processes.join_session_keyring(workload.keyring)
-    except OSError:
-        pass
-
-    if nested:
-        # One id is mapped, so another user is that id under another name, in a namespace of its
-        # own. Written by ourselves, so while dumpable; through the descriptor of the host's
-        # /proc.
-        line.stage = f"user namespace for uid {who.uid}"
-        ln.unshare(ln.CLONE_NEWUSER)
-        attributes.write_own_maps(proc, who)
-    # The way to the host's whole tree: not in the hands of a process that somebody inside can see.
-    os.close(proc)
-
-    # From here on somebody may be in the same pid namespace: nobody attaches to us or reads
-    # /proc/PID/exe of this interpreter. execve makes the workload dumpable again.
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
-    if hop:
-        line.stage = "fork"
-        continue_in_sibling(line, 0)
-        _close_others([line.sock])
-    # Not before: a limit of the workload's descriptors is none for the descriptors of who makes it.
-    line.stage = "error setting rlimits"
-    attributes.set_rlimits(process.rlimits)
-    line.stage = "session"
-    os.setsid()
-    if workload.terminal:
-        set_controlling_terminal(0)
-
-    # Needs CAP_SETPCAP, so before the capabilities go.
-    line.stage = "capabilities"
-    held = credentials.capget()[1]
-    credentials.drop_bounding(workload.bounding)
-    if not nested:
-        # Keeps what is permitted over the change of ids: the next lines still need some of it.
-        processes.prctl(processes.PR_SET_KEEPCAPS, 1)
-        line.stage = f"setting user {who.uid}:{who.gid}"
-        attributes.set_groups(who, credentials.capget()[0])
-        os.setresgid(who.gid, who.gid, who.gid)
-        os.setresuid(who.uid, who.uid, who.uid)
-        # At once, for the change of ids made us what fs.suid_dumpable says, and the user's other
-        # processes in the container could trace us while we hold all this.
-        processes.prctl(processes.PR_SET_DUMPABLE, 0)
-        processes.prctl(processes.PR_SET_KEEPCAPS, 0)
-        if who.uid != 0:
-            credentials.capset(held, held, 0)
-    os.umask(0o022 if process.user.umask is None else process.user.umask)
-    line.stage = "no new privileges"
-    if process.no_new_privileges:
-        processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
-    # Only 0, 1, 2 survive; before the filter, which may not know close_range.
-    processes.close_range(3, flags=processes.CLOSE_RANGE_CLOEXEC)
-
-    # Without no_new_privs the kernel takes a filter from CAP_SYS_ADMIN only, so before that goes;
-    # with it the filter goes in last, and need not allow what we do here.
-    line.stage = "seccomp"
-    if not process.no_new_privileges:
-        install_filter(workload)
-    line.stage = "capabilities"
-    if nested and who.uid != 0:
-        credentials.capset(0, 0, 0)
-        credentials.set_ambient(0)
-    else:
-        credentials.capset(
-            workload.effective & held, workload.permitted & held, workload.inheritable & held
-        )
-        credentials.set_ambient(workload.ambient & held & workload.inheritable)
-    # After the last change of credentials, which clears it; asked again, since who dies in between
-    # leaves no signal. Nobody reads the other end any more: then the caller is gone.
-    line.stage = "parent death signal"
-    processes.prctl(processes.PR_SET_PDEATHSIG, _signal.SIGKILL)
-    if _hung_up(line.sock):
-        os._exit(1)
-    line.stage = "seccomp"
-    if process.no_new_privileges:
-        install_filter(workload)
-
-    line.stage = "exec"
-    env = attributes.environment(process.env, who.home)
-    path = executable.find(process.args[0], env.get("PATH"))
-    if workload.pid1:
-        pid1.supervise(lambda: run(line, process, path, env), process.args)
-    run(line, process, path, env)
-
-
-def run(line: Line, process: Process, path: str, env: dict[str, str]) -> NoReturn:
-    """execve, or the report why not: below our own init nobody else would say it."""
-    try:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        line.send(EXEC)
-        os.execve(path, list(process.args), env)
-    except (OSError, ValueError) as error:
-        # ValueError: a NUL, which no argument or variable of a program can have.
-        reason = strerror(error) if isinstance(error, OSError) else "invalid argument"
-        line.send(describe(line.stage, SetupError(f"exec {path}: {reason}")))
-    finally:
-        os._exit(1)
-
-
 # ---------------------------------------------------------------------------------- single steps
-
-
-def continue_in_sibling(line: Line, flags: int) -> None:
-    """Returns in another child of our parent, which learns its pid; this process has done its part."""
-    pid, _ = processes.clone(processes.CLONE_PARENT | flags)
-    if pid:
-        line.send(b"%b%d}" % (PID, pid))
-        raise Continued(pid)
-    line.in_sibling = True
-
-
-def _take_descriptors(sock: int, stdio: tuple[int, int, int] | None, keep: list[int]) -> int:
-    """0, 1, 2 become the workload's; of the caller's others only the socket and `keep` stay open."""
-    sock = _above_stdio(sock)
-    if stdio is not None:
-        _put_stdio(stdio)
-    _close_others([sock, *keep])
-    return sock
-
-
-def _put_stdio(stdio: tuple[int, int, int]) -> None:
-    for number, fd in enumerate([_above_stdio(fd) for fd in stdio]):
-        os.dup2(fd, number)
-
-
-def _close_others(keep: list[int]) -> None:
-    first = 3
-    for fd in sorted(keep):
-        processes.close_range(first, fd - 1)
-        first = fd + 1
-    processes.close_range(first)
-
-
-def _above_stdio(fd: int) -> int:
-    if fd > 2:
-        return fd
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def _forget_signals() -> None:
-    """No handler of the caller's runs here; what Python ignores (SIGPIPE) is not left ignored."""
-    # The C module: signal's own functions turn each number into an enum and back, 0.2 ms in all.
-    _signal.set_wakeup_fd(-1)
-    for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-            _signal.signal(number, _signal.SIG_DFL)
 
 
 def _adopt_console(line: Line, master: int, slave: int) -> None:
@@ -472,12 +221,6 @@ def _adopt_console(line: Line, master: int, slave: int) -> None:
 def _reopen_root(root: int) -> int:
     os.close(root)
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _hung_up(sock: int) -> bool:
-    poll = select.poll()
-    poll.register(sock, 0)
-    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
 def identify(line: Line, workload: Workload, root: int) -> Identity:
@@ -524,10 +267,3 @@ def enter_folder(line: Line, path: str, root: int) -> None:
             os.close(fd)
     except OSError as error:
         raise SetupError(f"{line.stage}: {strerror(error)}") from None
-
-
-def install_filter(workload: Workload) -> None:
-    if workload.seccomp is not None:
-        credentials.seccomp(
-            credentials.SECCOMP_SET_MODE_FILTER, workload.seccomp_flags, workload.seccomp
-        )

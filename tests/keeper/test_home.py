@@ -4,6 +4,7 @@ away meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -189,6 +190,28 @@ def test_no_descriptor_is_closed_twice_when_the_folder_comes_and_goes(kept: Kept
     client = socket.socket(socket.AF_UNIX)
     client.connect(place.socket_path(kept.run))
     client.close()
+
+
+def test_a_record_comes_again_however_soon_it_is_deleted(kept: Kept) -> None:
+    """Between its writing and the watch on it, too."""
+    kept.home.keep()
+    kept.home.record("single", "source", os.getpid())
+    path = kept.paths.daemon_json
+    deleter = os.fork()
+    if deleter == 0:
+        for _ in range(50):
+            while True:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                    break
+        os._exit(0)
+    try:
+        kept.turn_until(lambda: os.waitpid(deleter, os.WNOHANG)[0] == deleter)
+    except AssertionError:
+        os.kill(deleter, signal.SIGKILL)
+        os.waitpid(deleter, 0)
+        raise
+    kept.turn_until(lambda: os.path.exists(path))
 
 
 def test_where_nothing_can_be_watched_it_is_looked_at(tmp_path: Path) -> None:
