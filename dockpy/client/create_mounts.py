@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_BOOLEAN = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
 
 
 def volumes(words: Iterable[str]) -> tuple[list[str], dict[str, object]]:
@@ -121,77 +121,107 @@ def mount(text: str) -> dict[str, object]:
         "ImageOptions": {},
         "TmpfsOptions": {},
     }
-    bind, volume, image, memory = groups.values()
     if not text:
         raise ValueError("value is empty")
     for field in csv_fields(text):
-        key, equals, value = field.partition("=")
-        key = key.lower()
-        if not equals:
-            if key not in (
-                "readonly",
-                "ro",
-                "volume-nocopy",
-                "bind-nonrecursive",
-                "bind-create-src",
-            ):
-                raise ValueError(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
-        elif key in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive") and not value:
-            raise ValueError(f"invalid value for '{key}': value is empty")
-        if key == "type":
-            result["Type"] = value.lower()
-        elif key in ("source", "src"):
-            result["Source"] = (
-                os.path.abspath(value) if value == "." or value.startswith("./") else value
-            )
-        elif key in ("target", "dst", "destination"):
-            result["Target"] = value
-        elif key in ("readonly", "ro"):
-            result["ReadOnly"] = _boolean(key, value)
-        elif key == "consistency":
-            result["Consistency"] = value.lower()
-        elif key == "bind-propagation":
-            bind["Propagation"] = value.lower()
-        elif key == "bind-nonrecursive":
-            bind["NonRecursive"] = _boolean(key, value)
-        elif key == "bind-recursive":
-            _recursive(value, bind)
-        elif key == "bind-create-src":
-            bind["CreateMountpoint"] = _boolean(key, value)
-        elif key == "volume-subpath":
-            volume["Subpath"] = value
-        elif key == "volume-nocopy":
-            volume["NoCopy"] = _boolean(key, value)
-        elif key in ("volume-label", "volume-opt"):
-            name, _, rest = value.partition("=")
-            if key == "volume-label":
-                _table(volume, "Labels")[name] = rest
-            else:
-                driver = volume.setdefault("DriverConfig", {})
-                assert isinstance(driver, dict)
-                _table(driver, "Options")[name] = rest
-        elif key == "volume-driver":
-            driver = volume.setdefault("DriverConfig", {})
-            assert isinstance(driver, dict)
-            driver["Name"] = value
-        elif key == "image-subpath":
-            image["Subpath"] = value
-        elif key == "tmpfs-size":
-            try:
-                memory["SizeBytes"] = units.ram_bytes(value)
-            except ValueError:
-                raise ValueError(f"invalid value for {key}: {value}") from None
-        elif key == "tmpfs-mode":
-            if not value.isdigit() or set(value) & set("89"):
-                raise ValueError(f"invalid value for {key}: {value}")
-            memory["Mode"] = int(value, 8)
-        else:
+        key, value = _key_value(field)
+        set_one, options = {
+            "bind": (_set_bind, groups["BindOptions"]),
+            "volume": (_set_volume, groups["VolumeOptions"]),
+            "image": (_set_image, groups["ImageOptions"]),
+            "tmpfs": (_set_tmpfs, groups["TmpfsOptions"]),
+        }.get(key.partition("-")[0], (_set_any, result))
+        if not set_one(options, key, value):
             raise ValueError(f"unexpected key '{key}' in '{field}'")
     return _checked(result, groups)
 
 
-def _table(options: dict[str, object], name: str) -> dict[str, str]:
+def _key_value(field: str) -> tuple[str, str]:
+    key, equals, value = field.partition("=")
+    key = key.lower()
+    if not equals:
+        if key not in (*_BOOLEAN, "bind-create-src"):
+            raise ValueError(f"invalid field '{field}' must be a key=value pair")
+        return key, "true"
+    if key in _BOOLEAN and not value:
+        raise ValueError(f"invalid value for '{key}': value is empty")
+    return key, value
+
+
+# Each sets one option, and answers whether there is one of that name.
+
+
+def _set_any(result: dict[str, object], key: str, value: str) -> bool:
+    if key == "type":
+        result["Type"] = value.lower()
+    elif key in ("source", "src"):
+        relative = value == "." or value.startswith("./")
+        result["Source"] = os.path.abspath(value) if relative else value
+    elif key in ("target", "dst", "destination"):
+        result["Target"] = value
+    elif key in ("readonly", "ro"):
+        result["ReadOnly"] = _boolean(key, value)
+    elif key == "consistency":
+        result["Consistency"] = value.lower()
+    else:
+        return False
+    return True
+
+
+def _set_bind(options: dict[str, object], key: str, value: str) -> bool:
+    if key == "bind-propagation":
+        options["Propagation"] = value.lower()
+    elif key == "bind-nonrecursive":
+        options["NonRecursive"] = _boolean(key, value)
+    elif key == "bind-recursive":
+        _recursive(value, options)
+    elif key == "bind-create-src":
+        options["CreateMountpoint"] = _boolean(key, value)
+    else:
+        return False
+    return True
+
+
+def _set_volume(options: dict[str, object], key: str, value: str) -> bool:
+    name, _, rest = value.partition("=")
+    if key == "volume-subpath":
+        options["Subpath"] = value
+    elif key == "volume-nocopy":
+        options["NoCopy"] = _boolean(key, value)
+    elif key == "volume-label":
+        _table(options, "Labels")[name] = rest
+    elif key == "volume-opt":
+        _table(_table(options, "DriverConfig"), "Options")[name] = rest
+    elif key == "volume-driver":
+        _table(options, "DriverConfig")["Name"] = value
+    else:
+        return False
+    return True
+
+
+def _set_image(options: dict[str, object], key: str, value: str) -> bool:
+    if key != "image-subpath":
+        return False
+    options["Subpath"] = value
+    return True
+
+
+def _set_tmpfs(options: dict[str, object], key: str, value: str) -> bool:
+    if key == "tmpfs-size":
+        try:
+            options["SizeBytes"] = units.ram_bytes(value)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
+    elif key == "tmpfs-mode":
+        if not value.isdigit() or set(value) & set("89"):
+            raise ValueError(f"invalid value for {key}: {value}")
+        options["Mode"] = int(value, 8)
+    else:
+        return False
+    return True
+
+
+def _table(options: dict[str, object], name: str) -> dict[str, object]:
     table = options.setdefault(name, {})
     assert isinstance(table, dict)
     return table

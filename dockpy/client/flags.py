@@ -82,73 +82,85 @@ def parse(
     """The options and the positional words. With `interspersed` off, flags end at the first
     positional.
     """
-    by_long = {flag.long: flag for flag in flags}
-    by_short = {flag.short: flag for flag in flags if flag.short}
-    options = Options()
+    reader = _Reader(flags, words, checks)
     positional: list[str] = []
-    at, end = 0, len(words)
-
-    def keep(flag: Flag, value: str) -> None:
-        try:
-            check_value(flag.kind, value)
-            if checks is not None and flag.long in checks:
-                checks[flag.long](value)
-        except ValueError as error:
-            raise FlagError(f'invalid argument "{value}" for "{flag}" flag: {error}') from None
-        options.add(flag.long, value)
-
-    while at < end:
-        word = words[at]
-        at += 1
+    for word in reader.words:
         if word == "--":
-            positional += words[at:]
             break
         if len(word) < 2 or word[0] != "-":
             positional.append(word)
             if not interspersed:
-                positional += words[at:]
                 break
-            continue
-        if word[1] == "-":
-            name, equals, value = word[2:].partition("=")
-            if not name or name[0] == "-":
-                raise FlagError(f"bad flag syntax: {word}")
-            flag = by_long.get(name)
-            if flag is None:
-                if name == "help":
-                    raise HelpWanted
-                raise FlagError(f"unknown flag: --{name}")
-            if not equals:
-                if flag.kind == "bool":
-                    value = "true"
-                elif at < end:
-                    value = words[at]
-                    at += 1
-                else:
-                    raise FlagError(f"flag needs an argument: --{name}")
-            keep(flag, value)
-            continue
-        cluster = word[1:]
+        elif word[1] == "-":
+            reader.long(word)
+        else:
+            reader.shorts(word[1:])
+    return reader.options, [*positional, *reader.words]
+
+
+class _Reader:
+    """What the flags among `words` say; a flag that takes a value takes it from there."""
+
+    __slots__ = ("_checks", "_flags", "options", "words")
+
+    def __init__(
+        self,
+        flags: Sequence[Flag],
+        words: Sequence[str],
+        checks: Mapping[str, Callable[[str], object]] | None,
+    ) -> None:
+        self._flags = flags
+        self._checks = checks or {}
+        self.words = iter(words)
+        self.options = Options()
+
+    def long(self, word: str) -> None:
+        name, equals, value = word[2:].partition("=")
+        if not name or name[0] == "-":
+            raise FlagError(f"bad flag syntax: {word}")
+        flag = next((flag for flag in self._flags if flag.long == name), None)
+        if flag is None:
+            if name == "help":
+                raise HelpWanted
+            raise FlagError(f"unknown flag: --{name}")
+        if not equals:
+            value = "true" if flag.kind == "bool" else self._next(f"--{name}")
+        self._keep(flag, value)
+
+    def shorts(self, cluster: str) -> None:
+        """`-it`, `-eNAME=value`, `-e=NAME=value`."""
         while cluster:
             letter, rest = cluster[0], cluster[1:]
-            flag = by_short.get(letter)
+            flag = next((flag for flag in self._flags if flag.short == letter), None)
             if flag is None:
                 if letter == "h":
                     raise HelpWanted
                 raise FlagError(f"unknown shorthand flag: '{letter}' in -{cluster}")
             if rest[:1] == "=":
-                value, cluster = rest[1:], ""
+                value, rest = rest[1:], ""
             elif flag.kind == "bool":
-                value, cluster = "true", rest
+                value = "true"
             elif rest:
-                value, cluster = rest, ""
-            elif at < end:
-                value, cluster = words[at], ""
-                at += 1
+                value, rest = rest, ""
             else:
-                raise FlagError(f"flag needs an argument: '{letter}' in -{cluster}")
-            keep(flag, value)
-    return options, positional
+                value = self._next(f"'{letter}' in -{cluster}")
+            self._keep(flag, value)
+            cluster = rest
+
+    def _next(self, shown: str) -> str:
+        value = next(self.words, None)
+        if value is None:
+            raise FlagError(f"flag needs an argument: {shown}")
+        return value
+
+    def _keep(self, flag: Flag, value: str) -> None:
+        try:
+            check_value(flag.kind, value)
+            if flag.long in self._checks:
+                self._checks[flag.long](value)
+        except ValueError as error:
+            raise FlagError(f'invalid argument "{value}" for "{flag}" flag: {error}') from None
+        self.options.add(flag.long, value)
 
 
 def go_int(text: str) -> int:

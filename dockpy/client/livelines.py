@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from dockpy.client.output import write_all
+from dockpy.client.units import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 _BAR = 50
 _WIDE = 110  # columns from which on there is room for the bar
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class LiveLines:
@@ -64,15 +64,6 @@ class LiveLines:
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def size(count: float) -> str:
-    """`12.34MB`: powers of a thousand, four digits."""
-    unit = 0
-    while count >= 1000 and unit + 1 < len(_UNITS):
-        count /= 1000
-        unit += 1
-    return f"{count:.4g}{_UNITS[unit]}"
 
 
 def duration(seconds: int) -> str:

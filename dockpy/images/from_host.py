@@ -29,6 +29,7 @@ from dockpy.oci.image import ContainerConfig, History, ImageConfig
 from dockpy.oci.platform import host_platform
 from dockpy.oci.reference import parse_reference
 from dockpy.storage import tar
+from dockpy.storage.pack import Gathered
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SEARCH = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
@@ -433,7 +434,7 @@ def build(
     """Packs the collected entries as an image of one layer, called `name`."""
     with store.writing():
         with store.content.writer() as writer:
-            gathered = tarwriter.Gathered(writer.write)
+            gathered = Gathered(writer.write)
             pack(collector.entries, gathered.write)
             gathered.write(tarwriter.END)
             gathered.flush()

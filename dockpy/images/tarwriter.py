@@ -38,22 +38,3 @@ def padding(size: int) -> bytes:
 
 def write_bytes(write: Write, name: str, data: bytes, mode: int = 0o644) -> None:
     write(header(name, size=len(data), mode=mode) + data + padding(len(data)))
-
-
-class Gathered:
-    """Joins small writes: thousands of headers would each be a system call."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size >= CHUNK:
-            self.flush()
-
-    def flush(self) -> None:
-        self._write(b"".join(self._parts))
-        self._parts, self._size = [], 0

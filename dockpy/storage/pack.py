@@ -39,27 +39,34 @@ _KERNEL_S = frozenset((0x9FA0, 0x62656572, 0x63677270, 0x27E0EB, 0x1CD1, 0x19800
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-class Packer:
-    """One archive. `send`, where given, moves the data of larger files by itself."""
+class Gathered:
+    """Small pieces written as pieces of `size` bytes or more: most of a tree is headers and little files."""
 
-    def __init__(self, write: Write, send: Send | None = None) -> None:
+    def __init__(self, write: Write, size: int = CHUNK) -> None:
         self._write = write
-        self._send = send
-        self._first: dict[tuple[int, int, int], bytes] = {}
+        self._enough = size
         self._waiting: list[bytes] = []
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Small pieces are gathered: most of a tree is headers and little files."""
         self._waiting.append(data)
         self._size += len(data)
-        if self._size >= CHUNK:
+        if self._size >= self._enough:
             self.flush()
 
     def flush(self) -> None:
         if self._waiting:
             self._write(b"".join(self._waiting))
             self._waiting, self._size = [], 0
+
+
+class Packer(Gathered):
+    """One archive. `send`, where given, moves the data of larger files by itself."""
+
+    def __init__(self, write: Write, send: Send | None = None) -> None:
+        super().__init__(write)
+        self._send = send
+        self._first: dict[tuple[int, int, int], bytes] = {}
 
     def end(self) -> None:
         self.write(bytes(2 * tar.BLOCK))

@@ -25,6 +25,7 @@ from dockpy.oci.digest import diff_id as diff_id_of
 from dockpy.storage import tar
 from dockpy.storage.compression import CHUNK, Chunks, decompressed
 from dockpy.storage.content import ContentStore
+from dockpy.storage.pack import Gathered
 from dockpy.storage.snapshot import Read
 from dockpy.storage.tar import TarReader, shown
 from dockpy.storage.twin import data_of
@@ -181,14 +182,13 @@ class _Writer:
         self._fd = fd
         self._root = root
         self._squeeze = zlib.compressobj(6, zlib.DEFLATED, 31)
-        self._raw: list[bytes] = []
-        self._size = 0
+        self._raw = Gathered(self._bytes, CHUNK)
         self._inlined = 0
 
     def write(self, tape: _Tape) -> bool:
         reader = TarReader(tape.read)
         while (entry := reader.next()) is not None:
-            self._bytes(tape.take(tape.have - reader.buffered))
+            self._raw.write(tape.take(tape.have - reader.buffered))
             plain = entry.kind == tar.REGULAR and entry.regions is None
             self._data(reader, tape, safe_path(entry.name) if plain and entry.size else b"")
             if self._inlined > INLINED:
@@ -226,28 +226,20 @@ class _Writer:
     def _inline(self, data: bytes) -> None:
         if data.strip(b"\0"):  # of zeros nothing is left
             self._inlined += len(data)
-        self._bytes(data)
+        self._raw.write(data)
 
     def _bytes(self, data: bytes) -> None:
-        self._raw.append(data)
-        self._size += len(data)
-        if self._size >= CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._size:
-            head = _BYTES + self._size.to_bytes(8, "big")
-            self._put(self._squeeze.compress(head + b"".join(self._raw)))
-            self._raw, self._size = [], 0
+        if data:
+            self._put(self._squeeze.compress(_BYTES + len(data).to_bytes(8, "big") + data))
 
     def _file(self, path: bytes, size: int) -> None:
         if size:
-            self._flush()
+            self._raw.flush()
             head = _FILE + size.to_bytes(8, "big") + len(path).to_bytes(2, "big")
             self._put(self._squeeze.compress(head + path))
 
     def _end(self) -> None:
-        self._flush()
+        self._raw.flush()
         self._put(self._squeeze.flush())
 
     def _put(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Callable, Union
+from typing import Callable, Protocol, TypeVar, Union
 
 import trio
 
@@ -36,6 +36,9 @@ ShimEvent = Union[Started, Failed, ExecStarted, ExecFailed, ExecExit, Exit, Deta
 
 # A shim answers within microseconds; one that is stopped by a signal must not hang the daemon's caller.
 ANSWER_WITHIN = 10.0
+
+
+T = TypeVar("T", covariant=True)
 
 
 class Lost(DockpyError):
@@ -65,6 +68,23 @@ class _Answer:
         self.ready.set()
 
 
+class _Link(Protocol[T]):
+    def receive(self) -> T: ...
+
+    def fileno(self) -> int: ...
+
+
+async def _received(link: _Link[T], whose: str) -> T:
+    """The next message, or what stands for the end."""
+    while True:
+        try:
+            return link.receive()
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(link)
+        except BadMessage as error:
+            log.error("%s sent what is no message: %s", whose, error)
+
+
 class Shim:
     """One shim's line. `tell` gets every event, and None once at the end."""
 
@@ -78,17 +98,7 @@ class Shim:
         """Runs until the shim is gone. The daemon's nursery owns it."""
         gone = True
         try:
-            while True:
-                try:
-                    message = self._link.receive()
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._link)
-                    continue
-                except BadMessage as error:
-                    log.error("a shim sent what is no message: %s", error)
-                    continue
-                if message is None:
-                    return
+            while (message := await _received(self._link, "a shim")) is not None:
                 if isinstance(message, (Reply, Refusal)):
                     answer = self._waiting.pop(message.seq, None)
                     if answer is not None:
@@ -182,18 +192,7 @@ class Keeper:
             self._alive.set()
 
     async def _read_one(self) -> None:
-        while True:
-            try:
-                message = self._link.receive()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._link)
-                continue
-            except BadMessage as error:
-                log.error("the keeper sent what is no message: %s", error)
-                continue
-            if message is None:
-                self._link.close()
-                return
+        while (message := await _received(self._link, "the keeper")) is not None:
             if isinstance(message, NewListener):
                 self._new_listener(message.fd)
                 continue
@@ -202,6 +201,7 @@ class Keeper:
                 answer.set(message)
             elif isinstance(message, Born):
                 os.close(message.pidfd)
+        self._link.close()
 
     async def start_shim(self, start: Start, control: int) -> Born | None:
         """A shim for `start`. None: the keeper died meanwhile, so only the control socket knows whether there is one."""

@@ -57,9 +57,15 @@ def test_printed_times_drop_zeros_at_the_end() -> None:
     [
         (0.5, "Less than a second"),
         (1, "1 second"),
-        (61, "About a minute"),
-        (7200, "2 hours"),
-        (180000, "2 days"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (3600 * 47, "47 hours"),
+        (86400 * 2, "2 days"),
+        (86400 * 14, "2 weeks"),
+        (86400 * 60, "2 months"),
+        (86400 * 730, "2 years"),
     ],
 )
 def test_how_long_ago(seconds: float, words: str) -> None:

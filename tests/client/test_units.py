@@ -67,26 +67,6 @@ def test_sizes(count: float, digits: int, text: str) -> None:
     assert units.size(count, digits) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.5, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (3599, "59 minutes"),
-        (3600, "About an hour"),
-        (3600 * 47, "47 hours"),
-        (86400 * 2, "2 days"),
-        (86400 * 14, "2 weeks"),
-        (86400 * 60, "2 months"),
-        (86400 * 730, "2 years"),
-    ],
-)
-def test_ago(seconds: float, text: str) -> None:
-    assert units.ago(seconds) == text
-
-
 def test_timestamps() -> None:
     assert units.timestamp("10m", 1000.0) == "400"
     assert units.timestamp("1136073600.000000001", 0) == "1136073600.000000001"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dockpy.api.times import ago
 from dockpy.client import listing, progress, units
 from dockpy.client.connection import quote
 from dockpy.client.errors import ApiError, CommandError
@@ -101,7 +102,7 @@ def rows_of(item: dict[str, object], *, whole: bool) -> list[listing.Row]:
             Repository=repository,
             Tag=tag,
             Digest=by_name.get(repository, NONE),
-            CreatedSince=f"{units.ago(time.time() - seconds)} ago" if seconds > 0 else "N/A",
+            CreatedSince=f"{ago(time.time() - seconds)} ago" if seconds > 0 else "N/A",
             CreatedAt=stamp(seconds),
             Size=units.size(size if isinstance(size, int) else 0, 3),
             VirtualSize=units.size(size if isinstance(size, int) else 0, 4),
@@ -148,7 +149,7 @@ def _history_row(item: dict[str, object], *, whole: bool, human: bool) -> listin
     command = str(item.get("CreatedBy") or "").replace("\t", " ")
     if not whole and len(command) > CREATED_BY_WIDTH:
         command = command[: CREATED_BY_WIDTH - 1] + "\u2026"
-    since = f"{units.ago(time.time() - seconds)} ago" if human else moment
+    since = f"{ago(time.time() - seconds)} ago" if human else moment
     identity = str(item.get("Id"))
     row = listing.Row(
         ID=identity if identity == "<missing>" else short_id(identity, whole=whole),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dockpy.api.times import ago
 from dockpy.client import listing, units
 from dockpy.client.errors import CommandError
 from dockpy.client.output import out
@@ -95,7 +96,7 @@ def _row(item: dict[str, object], now: float, *, whole: bool) -> listing.Row:
         Image=_image(text("Image"), text("ImageID"), whole=whole),
         Command=f'"{command}"',
         CreatedAt=_stamp(seconds),
-        RunningFor=f"{units.ago(now - seconds)} ago",
+        RunningFor=f"{ago(now - seconds)} ago",
         Ports=ports(item.get("Ports")),
         State=text("State"),
         Status=text("Status"),
