@@ -35,15 +35,18 @@ def quote(text: str, keep: str = "") -> str:
 
 
 def target(path: str, query: Mapping[str, object] | None = None) -> str:
-    """`path` with the query values that are neither None nor empty nor False; True is 1."""
+    """`path` with the query values that are neither None nor empty nor False; True is 1, each of a list stands
+    by itself.
+    """
     if path.startswith("/containers//"):
         raise NoName
     pairs = []
     for name, value in (query or {}).items():
         if value is None or value is False or value == "":
             continue
-        text = "1" if value is True else str(value)
-        pairs.append(f"{name}={quote(text)}")
+        for one in value if isinstance(value, list) else (value,):
+            text = "1" if one is True else str(one)
+            pairs.append(f"{name}={quote(text)}")
     return path + "?" + "&".join(pairs) if pairs else path
 
 

@@ -8,7 +8,7 @@ from dockpy.client import terminal
 from dockpy.client.connection import Connection, quote, target
 from dockpy.client.errors import CommandError
 from dockpy.client.hijack import Attachment, Waiter
-from dockpy.client.signals import SIGINT, SIGTERM, SIGWINCH, Signals, proxied
+from dockpy.client.signals import ENDING, SIGINT, SIGTERM, SIGWINCH, Signals, proxied
 from dockpy.errors import DockpyError
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ class Session:
         """`start` is called once signals are caught; returns when all is delivered, or at the
         detach keys.
         """
-        numbers = proxied() if self._kill_path else []
+        numbers = proxied() if self._kill_path else list(ENDING) if self._raw else []
         if self._follow_size:
             numbers.append(SIGWINCH)
         signals = Signals(numbers) if numbers else None
@@ -90,6 +90,9 @@ class Session:
         if number == SIGWINCH:
             self._resize(1)
             return
+        if not self._kill_path:
+            # Ours alone: but the terminal is to be as it was, first.
+            raise CommandError("", 128 + number)
         if number in (SIGINT, SIGTERM):
             self._farewells += 1
             if self._farewells == MOST_FAREWELLS:

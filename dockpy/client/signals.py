@@ -33,6 +33,7 @@ _FAULTS = (
 
 
 SIGINT, SIGTERM, SIGWINCH = int(_signal.SIGINT), int(_signal.SIGTERM), int(_signal.SIGWINCH)
+ENDING = (int(_signal.SIGHUP), int(_signal.SIGQUIT), SIGTERM)
 
 
 def die_of_sigpipe() -> None:

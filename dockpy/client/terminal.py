@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 
+from dockpy.client.errors import CommandError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +90,15 @@ def detach_keys(text: str) -> bytes:
         else:
             raise BadKeys(f"Unknown character: '{word}'")
     return bytes(keys)
+
+
+def detaching(flag: str, config: Mapping[str, object], code: int = 1) -> tuple[str, bytes]:
+    """The chosen keys, as text and as bytes; CommandError (with that exit code) where they are none."""
+    keys = chosen_keys(flag, config)
+    try:
+        return keys, detach_keys(keys)
+    except BadKeys as error:
+        raise CommandError(f"invalid detach keys ({keys}): {error}", code) from None
 
 
 def chosen_keys(flag: str, config: Mapping[str, object]) -> str:

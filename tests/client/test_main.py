@@ -306,3 +306,50 @@ def test_the_reader_of_a_list_may_go_away() -> None:
         os.close(write)
         assert process.communicate()[1] == b""
     assert process.returncode == -13
+
+
+def listed(words: list[str]) -> tuple[str, subprocess.CompletedProcess[bytes]]:
+    def one(request: Request, _: object) -> bytes:
+        return reply(200, b'[{"Id":"%b","Names":["/a"],"Created":1}]' % (b"0123456789ab" * 5))
+
+    with Recorder(one) as daemon:
+        result = daemon.run(CLIENT, "ps", *words)
+    return daemon.requests[0].target, result
+
+
+def test_ps_shows_as_many_as_its_number_says() -> None:
+    assert listed(["-l"])[0] == "/containers/json?limit=1"
+    assert listed(["-l", "-n", "5"])[0] == "/containers/json?limit=5"
+
+
+def test_ps_asks_for_sizes_where_they_are_shown() -> None:
+    assert "size=1" in listed(["--format", "{{.Size}}"])[0]
+    assert "size=1" not in listed(["--format", "{{.Size}}", "--size=false"])[0]
+
+
+def test_ps_with_quiet_and_a_format_shows_ids() -> None:
+    target, result = listed(["-q", "--format", "{{.Size}} x"])
+    assert "size" not in target
+    assert result.stdout == b"0123456789ab\n"
+    assert result.stderr.startswith(b"WARNING: Ignoring custom format, because both --format and")
+
+
+def test_inspect_says_of_a_name_that_can_be_none_that_there_is_no_such_object() -> None:
+    def nothing(request: Request, _: object) -> bytes:
+        if "/images/" in request.target:
+            return reply(400, b'{"message":"invalid reference format"}')
+        return reply(404, b'{"message":"no such thing"}')
+
+    with Recorder(nothing) as daemon:
+        result = daemon.run(CLIENT, "inspect", "A B")
+    assert (result.stdout, result.stderr) == (b"[]\n", b"Error: No such object: A B\n")
+    assert dockpy("inspect", "--type", "", "a").stderr.startswith("type is empty: must be one of")
+
+
+def test_inspect_has_sizes_of_containers_only() -> None:
+    def image(request: Request, _: object) -> bytes:
+        return reply(200 if "/images/" in request.target else 404, b"{}")
+
+    with Recorder(image) as daemon:
+        result = daemon.run(CLIENT, "inspect", "--size", "a")
+    assert (result.returncode, result.stderr) == (0, b"WARNING: --size ignored for image\n")

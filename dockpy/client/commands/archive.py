@@ -23,6 +23,12 @@ def save_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     path = options.text("output")
     check_output(path, "save image")
     query = "&".join(f"names={quote(name)}" for name in arguments)
+    if options.text("platform"):
+        from dockpy.client import platforms
+
+        words = options.text("platform").split(",")
+        for platform in platforms.query(cli, arguments, words):
+            query += f"&platform={quote(platform)}"
     write_out(path, cli.connection.stream("GET", f"/images/get?{query}"))
     return 0
 
@@ -92,6 +98,10 @@ def load_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     fd = _source(path) if path else 0
     quiet = options.on("quiet") or not os.isatty(1)
     query: dict[str, object] = {"quiet": quiet}
+    if options.text("platform"):
+        from dockpy.client import platforms
+
+        query["platform"] = platforms.query_of_archive(cli, options.text("platform"))
     lent = upload.lend(cli.connection, "/images/load", query, fd)
     if lent is not None:
         progress.show(lent, 1)

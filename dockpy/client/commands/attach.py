@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def attach_command(cli: Cli, options: Options, arguments: list[str]) -> int:
+    keys, detach = terminal.detaching(options.text("detach-keys"), cli.config)
     name, connection = arguments[0], cli.connection
     raw = connection.get(f"/containers/{quote(name)}/json")
     state = raw.get("State") if isinstance(raw, dict) else None
@@ -31,11 +32,6 @@ def attach_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     container = str(raw.get("Id"))
     tty = bool(config.get("Tty"))
     stdin = not options.on("no-stdin") and bool(config.get("OpenStdin"))
-    keys = terminal.chosen_keys(options.text("detach-keys"), cli.config)
-    try:
-        detach = terminal.detach_keys(keys)
-    except ValueError as error:
-        raise CommandError(f"invalid detach keys ({keys}): {error}") from None
     if tty and stdin and not terminal.is_terminal(0):
         raise CommandError("the input device is not a TTY")
     waiter = Waiter(connection, container, "not-running")
@@ -56,11 +52,13 @@ def attach_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         waiter,
         tty=tty,
         stdin=stdin,
-        sig_proxy=options.on("sig-proxy", True),
+        sig_proxy=options.on("sig-proxy", True) and not tty,
     )
     attached.run(lambda: None)
     if attached.detached:
         raise CommandError("read escape sequence")  # as docker: 1, where run and start -a say 0
     if waiter.message:
         raise CommandError(waiter.message)
+    if attached.lost_output:
+        return 1  # it has been said
     return max(waiter.status, 0)

@@ -21,12 +21,11 @@ EXIT_PATIENCE = 10.0
 def exec_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     connection = cli.connection
     tty, stdin, detach = options.on("tty"), options.on("interactive"), options.on("detach")
-    keys = terminal.chosen_keys(options.text("detach-keys"), cli.config)
-    try:
-        detach_bytes = terminal.detach_keys(keys)
-    except ValueError as error:
-        raise CommandError(f"invalid detach keys ({keys}): {error}") from None
+    keys, detach_bytes = terminal.detaching(options.text("detach-keys"), cli.config)
     if tty and stdin and not detach and not terminal.is_terminal(0):
+        connection.get(
+            f"/containers/{quote(arguments[0])}/json"
+        )  # that it is not there comes first
         raise CommandError("the input device is not a TTY")
     body: dict[str, object] = {"Cmd": arguments[1:]}
     if not detach:

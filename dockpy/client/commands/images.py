@@ -129,7 +129,12 @@ def stamp(seconds: float) -> str:
 
 
 def history_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    raw = cli.connection.get(f"/images/{quote(arguments[0], '/:@')}/history")
+    query: dict[str, object] = {}
+    if options.text("platform"):
+        from dockpy.client import platforms
+
+        query["platform"] = platforms.query(cli, arguments, [options.text("platform")])
+    raw = cli.connection.get(f"/images/{quote(arguments[0], '/:@')}/history", query)
     if not isinstance(raw, list):
         raise CommandError("the daemon's answer holds no history")
     whole, human = options.on("no-trunc"), options.on("human", True)
@@ -171,15 +176,19 @@ def _zone(seconds: float) -> str:
 
 
 def rmi_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    force = options.on("force")
+    force, words = options.on("force"), options.many("platform")
     query: dict[str, object] = {"force": force, "noprune": options.on("no-prune")}
     code = 0
     for name in arguments:
         try:
+            if words:
+                from dockpy.client import platforms
+
+                query["platforms"] = platforms.query(cli, [name], words)
             response = cli.connection.request("DELETE", f"/images/{quote(name, '/:@')}", query)
-        except ApiError as error:
+        except (ApiError, CommandError) as error:
             err(f"{error}\n")
-            if not (force and error.status == 404):
+            if not (force and isinstance(error, ApiError) and error.status == 404):
                 code = 1
             continue
         from dockpy.client.connection import decoded

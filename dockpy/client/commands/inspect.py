@@ -39,7 +39,8 @@ def container_inspect_command(cli: Cli, options: Options, arguments: list[str]) 
 
 
 def image_inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    return _inspect(options, arguments, lambda name: Found(_image(cli, name), "image"))
+    platform = options.text("platform")
+    return _inspect(options, arguments, lambda name: Found(_image(cli, name, platform), "image"))
 
 
 class Found:
@@ -53,9 +54,10 @@ class Found:
 
 def inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     kind = options.text("type")
-    if kind and kind not in _TYPES:
+    if options.given("type") and kind not in _TYPES:
         listed = ", ".join(f'"{name}"' for name in _TYPES)
-        raise CommandError(f'unknown type: "{kind}": must be one of {listed}')
+        told = f'unknown type: "{kind}"' if kind else "type is empty"
+        raise CommandError(f"{told}: must be one of {listed}")
     if kind == "container":
         return container_inspect_command(cli, options, arguments)
     if kind == "image":
@@ -74,7 +76,7 @@ def inspect_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         try:
             return Found(_image(cli, name), "image")
         except ApiError as error:
-            if error.status != 404:
+            if error.status != 404 and "invalid reference format" not in error.message:
                 raise
         for other in _OTHERS:
             try:
@@ -91,8 +93,13 @@ def _container(cli: Cli, name: str, *, size: bool) -> object:
     return cli.connection.get(f"/containers/{quote(name)}/json", {"size": size})
 
 
-def _image(cli: Cli, name: str) -> object:
-    return cli.connection.get(f"/images/{quote(name, '/:@')}/json")
+def _image(cli: Cli, name: str, platform: str = "") -> object:
+    query: dict[str, object] = {}
+    if platform:
+        from dockpy.client import platforms
+
+        query["platform"] = platforms.query(cli, [name], [platform])
+    return cli.connection.get(f"/images/{quote(name, '/:@')}/json", query)
 
 
 def _other(cli: Cli, name: str, kind: str) -> Found:
@@ -110,6 +117,8 @@ def _inspect(options: Options, names: list[str], find: Find) -> int:
     for name in names:
         try:
             found.append(find(name))
+            if options.on("size") and found[-1].kind != "container":
+                err(f"WARNING: --size ignored for {found[-1].kind}\n")
         except (ApiError, CommandError) as error:
             failures.append(str(error))
     if template is None:

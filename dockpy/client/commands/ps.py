@@ -7,7 +7,7 @@ import time
 from dockpy.api.times import ago
 from dockpy.client import listing, units
 from dockpy.client.errors import CommandError
-from dockpy.client.output import out
+from dockpy.client.output import err, out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,13 @@ def ps_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     form = options.text("format")
     if not options.given("format") and not options.on("quiet") and "psFormat" in cli.config:
         form = str(cli.config["psFormat"])
-    size = options.on("size") or listing.uses(form, "Size")
-    last = 1 if options.on("latest") else options.number("last", -1)
+    if form and options.on("quiet"):
+        err("WARNING: Ignoring custom format, because both --format and --quiet are set.\n")
+        form = ""
+    size = options.on("size") or (not options.given("size") and listing.uses(form, "Size"))
+    last = options.number("last", -1)
+    if options.on("latest") and last == -1:
+        last = 1
     query: dict[str, object] = {
         "all": options.on("all"),
         "limit": last if last > 0 else None,
@@ -56,7 +61,7 @@ def ps_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if not isinstance(raw, list):
         raise CommandError("the daemon's answer lists no containers")
     whole = options.on("no-trunc")
-    if options.on("quiet") and not form:
+    if options.on("quiet"):
         out("".join(f"{item['Id'] if whole else item['Id'][:SHORT]}\n" for item in raw))
         return 0
     now = time.time()

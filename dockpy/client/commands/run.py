@@ -31,11 +31,7 @@ def create_command(cli: Cli, options: Options, arguments: list[str]) -> int:
 
 
 def run_command(cli: Cli, options: Options, arguments: list[str]) -> int:
-    keys = terminal.chosen_keys(options.text("detach-keys"), cli.config)
-    try:
-        detach = terminal.detach_keys(keys)
-    except ValueError as error:
-        raise CommandError(f"invalid detach keys ({keys}): {error}", 125) from None
+    keys, detach = terminal.detaching(options.text("detach-keys"), cli.config, 125)
     tty = options.on("tty")
     size = terminal.size(1) if tty else None
     if not options.on("detach"):

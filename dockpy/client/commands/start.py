@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 def start_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     if options.given("checkpoint") or options.given("checkpoint-dir"):
         raise CommandError("--checkpoint is not served by this build: it needs CRIU", 125)
+    keys, detach = terminal.detaching(options.text("detach-keys"), cli.config)
     if options.on("attach") or options.on("interactive"):
         if len(arguments) > 1:
             raise CommandError("you cannot start and attach multiple containers at once")
-        return _attached(cli, options, arguments[0])
+        return _attached(cli, options, arguments[0], keys, detach)
     failed = []
     for name in arguments:
         try:
@@ -36,7 +37,7 @@ def start_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _attached(cli: Cli, options: Options, name: str) -> int:
+def _attached(cli: Cli, options: Options, name: str, keys: str, detach: bytes) -> int:
     connection = cli.connection
     raw = connection.get(f"/containers/{quote(name)}/json")
     config = raw.get("Config") if isinstance(raw, dict) else None
@@ -47,9 +48,6 @@ def _attached(cli: Cli, options: Options, name: str) -> int:
     removed = isinstance(host, dict) and bool(host.get("AutoRemove"))
     tty = bool(config.get("Tty"))
     stdin = options.on("interactive") and bool(config.get("OpenStdin"))
-    keys = terminal.chosen_keys(options.text("detach-keys"), cli.config)
-    if tty and stdin and not terminal.is_terminal(0):
-        raise CommandError("the input device is not a TTY")
     attachment = session.attach(
         connection,
         container,
@@ -58,11 +56,11 @@ def _attached(cli: Cli, options: Options, name: str) -> int:
         stderr=True,
         tty=tty,
         keys=keys,
-        detach=terminal.detach_keys(keys),
+        detach=detach,
     )
     waiter = Waiter(connection, container, "removed" if removed else "next-exit")
     attached = session.of_container(
-        connection, container, attachment, waiter, tty=tty, stdin=stdin, sig_proxy=True
+        connection, container, attachment, waiter, tty=tty, stdin=stdin, sig_proxy=not tty
     )
 
     def begin() -> None:
@@ -72,4 +70,10 @@ def _attached(cli: Cli, options: Options, name: str) -> int:
             raise CommandError(str(error)) from None
 
     attached.run(begin)
-    return 0 if attached.detached else max(waiter.status, 0)
+    if attached.detached:
+        return 0
+    if waiter.message:
+        raise CommandError(f"Error waiting for container: {waiter.message}", 125)
+    if attached.lost_output:
+        return 1  # it has been said
+    return waiter.status if waiter.status >= 0 else 125
