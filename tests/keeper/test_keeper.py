@@ -103,21 +103,34 @@ class House:
             return {}
         return found
 
+    def processes(self) -> list[int]:
+        """Of this store; those of a keeper that is about to be, too."""
+        pids = [json.loads(file.read_bytes())["pid"] for file in self._shims()]
+        found = [pid for pid in pids if title(pid).startswith(b"dockpy-")]
+        store = self.paths.store.encode()
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            words = title(int(name)).split(b"\0")
+            named = words[0].startswith(b"dockpy-") and store in words
+            if named or b"--store=" + store in words:
+                found.append(int(name))
+        return found
+
+    def _shims(self) -> Iterator[Path]:
+        return Path(self.paths.containers).glob("*/shim.json")
+
     def end(self) -> None:
-        try:
-            record = self.record()
-        except FileNotFoundError:
-            record = {}
-        pids = [record[role]["pid"] for role in ("keeper", "daemon") if record.get(role)]
-        for file in Path(self.paths.containers).glob("*/shim.json"):
-            pids.append(json.loads(file.read_bytes())["pid"])
-        for pid in pids:
-            try:
-                title = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if title.startswith(b"dockpy-"):
-                    os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+        """Stopped before they are killed: of keeper and daemon each would make another one of its fellow."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+
+def title(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def running(pid: int) -> bool:
