@@ -12,6 +12,10 @@ import os
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MOUNT = "/sys/fs/cgroup"
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")  # of version 2
 CONTROLLERS_1 = ("blkio", "cpu", "cpuacct", "cpuset", "freezer", "memory", "pids")
@@ -22,6 +26,7 @@ LONGEST = 1 << 20
 TURN = 0.003  # seconds between two looks
 # What a group answers whose last process has just ended, or that has been removed.
 GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH)
+PASSES = 20
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EBUSY, errno.ENOSPC)
 
 
@@ -137,9 +142,9 @@ def enable(folder: str) -> frozenset[str]:
     return enabled(folder)
 
 
-def divide(path: str, ours: frozenset[int], mount: str = MOUNT) -> str | None:
+def divide(path: str, is_ours: Callable[[int], bool], mount: str = MOUNT) -> str | None:
     """The group below which this process may make others, when that can be its own group `path` (see
-    `own`): every process in it goes into a leaf, and all must be `ours`. None where it may not.
+    `own`): every process in it goes into a leaf, and all must be ours. None where it may not.
     """
     if os.path.basename(path) == LEAF:
         path = os.path.dirname(path)
@@ -147,12 +152,16 @@ def divide(path: str, ours: frozenset[int], mount: str = MOUNT) -> str | None:
     if not path or not os.access(f"{folder}/cgroup.procs", os.W_OK):
         return None
     try:
-        pids = [int(word) for word in read(folder, "cgroup.procs").split()]
-        if not ours.issuperset(pids):
-            return None
-        make(f"{folder}/{LEAF}")
-        for pid in pids:
-            join(f"{folder}/{LEAF}", pid)
+        # Again, for some of them may have forked on before they were moved.
+        for _ in range(PASSES):
+            pids = [int(word) for word in read(folder, "cgroup.procs").split()]
+            if not all(map(is_ours, pids)):  # 0: one that we cannot see
+                return None
+            make(f"{folder}/{LEAF}")
+            for pid in pids:
+                join(f"{folder}/{LEAF}", pid)
+            if not pids:
+                break
         enable(folder)
     except OSError as error:
         if error.errno not in _REFUSED:

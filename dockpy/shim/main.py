@@ -96,6 +96,7 @@ class Shim:
         if born is None:
             return
         start, pid = born.start, born.pid
+        self._title.set("dockpy-shim", start["id"][:12])
         self._connected(fds[0])
         told = {"pid": pid, "start": born.ticks, "shim": os.getpid()}
         self._tell({"event": "started", **told})
@@ -103,7 +104,6 @@ class Shim:
         self._started = born.time
         self._bundle: str = start["bundle"]
         self._boot: str = start["boot"]
-        self._title.set("dockpy-shim", start["id"][:12])
         self._listener = Listener(self._loop, start["socket"], born.listener, self._connected)
         self._log = resume_writer(born.state, born.log)
         io = self._process_io(None, tty=start["tty"], log=self._log)
@@ -449,7 +449,7 @@ def main(
     of the container whose start message comes on it, or to the end of the line.
     """
     os.setsid()
-    title.set("dockpy-shim")
+    title.set("dockpy-waiting")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     shim = Shim(launcher, title, expecting=expecting)
     packet = receive_raw(line)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from dockpy.errors import DockpyError
 from dockpy.linux import cgroup
+from dockpy.linux.proctable import process
 from dockpy.supervisor.limits import Support, Write
 
 log = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ def find(store: str, keeper: int, mount: str = cgroup.MOUNT) -> Groups:
     name = f"/dockpy-{zlib.crc32(os.fsencode(os.path.realpath(store))):08x}"
     if version == 2:
         own = cgroup.own()
-        base = cgroup.divide(own, frozenset((os.getpid(), keeper)), mount) if own else None
+        base = cgroup.divide(own, lambda pid: _is_ours(pid, keeper), mount) if own else None
         if base is None:
             folder = _base(mount, name)
             if folder is None:
@@ -216,6 +217,18 @@ def find(store: str, keeper: int, mount: str = cgroup.MOUNT) -> Groups:
         return Groups(2, base, {"": mount, **dict.fromkeys(held, mount)})
     roots = {kind: root for kind, root in cgroup.mounted(mount).items() if _base(root, name)}
     return Groups(1, name, roots) if roots else Groups()
+
+
+def _is_ours(pid: int, keeper: int) -> bool:
+    """This process, the keeper, or what it has forked: shims, and who waits to be one."""
+    while pid not in (os.getpid(), keeper):
+        found = process(pid)
+        if found is None:
+            return pid != 0  # it has ended; 0: in a pid namespace that we do not see
+        if not found.name.startswith(b"dockpy-"):
+            return False
+        pid = found.parent
+    return True
 
 
 def _base(root: str, path: str) -> str | None:

@@ -173,7 +173,7 @@ def members(container: Container, table: Table, shim: int) -> list[Process]:
         roots += [
             child.pid
             for child in table.below(shim)
-            if child.parent == shim and child.name != b"dockpy-shim"
+            if child.parent == shim and child.name not in (b"dockpy-shim", b"dockpy-waiting")
         ]
     result: dict[int, Process] = {}
     for pid in roots:

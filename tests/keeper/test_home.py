@@ -56,9 +56,11 @@ def test_who_waits_in_the_former_listeners_queue_is_served(own: House) -> None:
     try:
         for code in range(2):
             waiting.append(Asked(own, command("sh", "-c", f"exit {code}")))
-            before = os.stat(path).st_ino
+            before = os.stat(path).st_ctime_ns  # not the inode, which the next one may have
             vanish(own.record()["run"])
-            wait_for(lambda before=before: os.path.exists(path) and os.stat(path).st_ino != before)
+            wait_for(
+                lambda before=before: os.path.exists(path) and os.stat(path).st_ctime_ns != before
+            )
         waiting.append(Asked(own, command("sh", "-c", "exit 2")))
     finally:
         os.kill(daemon, signal.SIGCONT)

@@ -379,7 +379,7 @@ def waiting(house: House) -> int:
             pid
             for pid in children(house.record()["keeper"]["pid"])
             if pid not in shims
-            and Path(f"/proc/{pid}/comm").read_text() == "dockpy-shim\n"
+            and Path(f"/proc/{pid}/comm").read_text() == "dockpy-waiting\n"
             and any(map(has_let_go, children(pid)))
         ]
 

@@ -74,6 +74,10 @@ def test_a_process_that_has_ended_joins_nothing(group: str) -> None:
     assert cgroup.read(group, "cgroup.procs") == ""
 
 
+def nobody(_pid: int) -> bool:
+    return False
+
+
 def test_a_tree_is_divided_below_a_leaf_only_when_all_in_it_is_ours() -> None:
     root = next((tree for tree in TREES[:2] if os.path.exists(f"{tree}/cgroup.controllers")), None)
     if root is None or not os.access(f"{root}/cgroup.procs", os.W_OK):
@@ -82,11 +86,11 @@ def test_a_tree_is_divided_below_a_leaf_only_when_all_in_it_is_ours() -> None:
     cgroup.make(root + name)
     child = looping(root + name)
     try:
-        assert cgroup.divide(name, frozenset((os.getpid(),)), root) is None
-        assert cgroup.divide(name, frozenset((child.pid,)), root) == name
+        assert cgroup.divide(name, os.getpid().__eq__, root) is None
+        assert cgroup.divide(name, child.pid.__eq__, root) == name
         assert cgroup.read(f"{root}{name}/{cgroup.LEAF}", "cgroup.procs") == str(child.pid)
-        assert cgroup.divide(f"{name}/{cgroup.LEAF}", frozenset(), root) == name
-        assert cgroup.divide("", frozenset(), root) is None
+        assert cgroup.divide(f"{name}/{cgroup.LEAF}", nobody, root) == name
+        assert cgroup.divide("", nobody, root) is None
     finally:
         child.kill()
         child.communicate()
