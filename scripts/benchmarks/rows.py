@@ -165,6 +165,13 @@ def load(engine: Engine) -> float:
     return engine.time("load", "-i", engine.environ["IMAGES"] + "/debian.tar")
 
 
+def save(engine: Engine) -> float:
+    engine.popen("load", "-i", engine.environ["IMAGES"] + "/debian.tar").wait(60)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        return engine.time("save", "-o", f"{folder}/saved.tar", DEBIAN)
+
+
 def pull(engine: Engine) -> float:
     engine.popen("rmi", "-f", PULLED, DEBIAN).wait(60)
     return engine.time(*engine.pull, PULLED)
@@ -288,6 +295,7 @@ ROWS = (
     Row("ps-hundred", "ps, 100 running", list_hundred, {"docker": 0.7}, pairs=5),
     Row("images", "images, 200 of them (docker: 3)", list_images, {"docker": 1.0}, pairs=3),
     Row("load", "load of a 128 MB image", load, {"podman": 0.4, "docker": 0.4}, pairs=5),
+    Row("save", "save of the same", save, {"podman": 0.8, "docker": 0.8}, pairs=5),
     Row(
         "pull",
         "pull of the same from a local registry",
