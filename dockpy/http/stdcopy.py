@@ -1,9 +1,11 @@
 """Docker's stream frames: eight bytes (stream, three zeros, big-endian length), then the payload.
 
-Pure functions of bytes, shared by client, shim and daemon. No imports.
+Pure functions of bytes, shared by client, shim and daemon.
 """
 
 from __future__ import annotations
+
+from dockpy.errors import DockpyError
 
 STDIN, STDOUT, STDERR, SYSTEM_ERROR = 0, 1, 2, 3
 EXIT = 4  # ours, to who asked for it only: one byte, the exit code
@@ -11,7 +13,7 @@ MARK = 5  # ours, as above: where in a log the reader stands
 HEADER = 8
 
 
-class BadFrame(ValueError):
+class BadFrame(DockpyError):
     """The stream is not framed, or its frames are broken."""
 
 
@@ -47,7 +49,7 @@ class FrameReader:
                     self._buffer = data[at:]
                     break
                 if data[at] > MARK or data[at + 1 : at + 4] != b"\0\0\0":
-                    raise BadFrame(f"unrecognized stream: {data[at]}")
+                    raise BadFrame(f"Unrecognized input header: {data[at]}")
                 self._stream = data[at]
                 self._left = int.from_bytes(data[at + 4 : at + HEADER], "big")
                 at += HEADER

@@ -141,7 +141,8 @@ def flags(seccomp: Seccomp) -> int:
 def cached_program(seccomp: Seccomp, folder: str) -> bytes:
     """`program(seccomp)`, kept in `folder` by digest: 0.1 ms in place of 1 ms and the tables.
 
-    The folder is made when missing. What is not ours alone (owner, mode), cut short or changed is
+    The folder is made when missing, and the one that it is in, but no more: a store that was deleted
+    does not come again by this. What is not ours alone (owner, mode), cut short or changed is
     not used: a filter is a boundary. A folder that cannot be written costs only the speed.
     """
     import hashlib
@@ -156,7 +157,9 @@ def cached_program(seccomp: Seccomp, folder: str) -> bytes:
             return kept[32:]
     code = program(seccomp)
     try:
-        os.makedirs(folder, 0o700, exist_ok=True)
+        for place in (os.path.dirname(folder), folder):
+            if not os.path.isdir(place):
+                os.mkdir(place, 0o700)
         if _ours(folder):
             files.write_atomic(path, hashlib.sha256(code).digest() + code, durable=False)
     except OSError:

@@ -353,3 +353,12 @@ def test_inspect_has_sizes_of_containers_only() -> None:
     with Recorder(image) as daemon:
         result = daemon.run(CLIENT, "inspect", "--size", "a")
     assert (result.returncode, result.stderr) == (0, b"WARNING: --size ignored for image\n")
+
+
+def test_logs_that_are_no_frames_are_told_in_a_sentence() -> None:
+    def garbage(request: Request, _: object) -> bytes:
+        return reply(200, b"{}" if request.target.endswith("/json") else b"no frames at all")
+
+    with Recorder(garbage) as daemon:
+        result = daemon.run(CLIENT, "logs", "a")
+    assert (result.returncode, result.stderr) == (1, b"Unrecognized input header: 110\n")

@@ -239,6 +239,16 @@ def test_two_profiles_never_share_a_cached_program(tmp_path: Path) -> None:
     assert len(list((tmp_path / "c").iterdir())) == len(CAPS)
 
 
+def test_a_cache_does_not_bring_back_a_store_that_was_deleted(tmp_path: Path) -> None:
+    seccomp = Seccomp("SCMP_ACT_ALLOW")
+    code = bpf.program(seccomp)
+    assert bpf.cached_program(seccomp, str(tmp_path / "store/cache/seccomp")) == code
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()
+    assert bpf.cached_program(seccomp, str(tmp_path / "store/cache/seccomp")) == code
+    assert len(list((tmp_path / "store/cache/seccomp").iterdir())) == 1
+
+
 def test_a_cache_that_cannot_be_written_costs_only_speed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     seccomp = Seccomp("SCMP_ACT_ALLOW")
