@@ -15,11 +15,13 @@ from pathlib import Path
 from scripts.benchmarks.alone import first_command, sizes
 from scripts.benchmarks.daemon import adoption, events, idle, stats
 from scripts.benchmarks.engines import TOP, Engine, Failed, engines_in
+from scripts.benchmarks.extractor import extractor
 from scripts.benchmarks.report import report
 from scripts.benchmarks.rows import ROWS, Row
 
 ALONE = {
     "first": first_command,
+    "extract": extractor,
     "memory": sizes,
     "stats": stats,
     "events": events,
