@@ -76,13 +76,17 @@ class Finding:
 
 
 def is_left_over(path: str) -> bool:
-    """Whether a temporary file's writer, whose pid is in its name, is gone, or has taken minutes."""
-    pids = [word for word in os.path.basename(path).split(".") if word.isdecimal()]
+    """Whether a temporary file's writer, whose pid is in its name, is gone, or has taken minutes.
+
+    `….PID.RANDOM.tmp` (files.write_temporary), where the random part may be digits, too, or `PID.…`.
+    """
+    words = os.path.basename(path).split(".")
+    pids = [word for word in (words[-3:-2] if words[-1] == "tmp" else words) if word.isdecimal()]
     try:
         old = time.time() - os.lstat(path).st_ctime > STALE
     except FileNotFoundError:
         old, pids = False, []
-    return old or bool(pids and not os.path.exists(f"/proc/{pids[-1]}"))
+    return old or bool(pids and not os.path.exists(f"/proc/{pids[0]}"))
 
 
 class Shelf:

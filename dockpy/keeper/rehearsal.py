@@ -93,6 +93,7 @@ def _play(stdio: tuple[int, int, int] | None, *, stays: bool) -> NoReturn:
 def rehearse(paths: Paths, title: Title) -> None:
     """Leaves the signals' pipe closed: the caller opens its own again."""
     folder = f"{paths.tmp}/rehearsal-{os.getpid()}"
+    _sweep(paths)
     try:
         os.makedirs(folder, 0o700)
         for _ in range(TIMES):
@@ -102,6 +103,14 @@ def rehearse(paths: Paths, title: Title) -> None:
             traceback.print_exc()
     finally:
         remove(folder)
+
+
+def _sweep(paths: Paths) -> None:
+    """What keepers have left that were killed at it: a store has one at a time."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(paths.tmp):
+            if name.startswith(("rehearsal-", "recording-")):
+                remove(f"{paths.tmp}/{name}")
 
 
 def remove(folder: str) -> None:

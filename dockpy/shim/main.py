@@ -455,5 +455,6 @@ def main(
     packet = receive_raw(line)
     line.close()
     if packet is not None:
+        title.set("dockpy-shim")
         shim.start(*packet)
         shim.run(rest, quiet)

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dockpy.damaged import is_left_over
 from tests.daemon.conftest import Engine, frames, kill, read_all
 
 LABELS = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 10**9}}
@@ -169,3 +171,18 @@ def output(engine: Engine, container: str, script: str) -> bytes:
     sock, rest = engine.upgrade(f"/exec/{made['Id']}/start", b"{}")
     with sock:
         return b"".join(data for _, data in frames(rest + read_all(sock)))
+
+
+def test_a_temporary_file_is_left_over_when_its_writer_is_gone(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name, left in (
+        (f"state.json.{os.getpid()}.0a1b2c3d.tmp", False),
+        (f"state.json.{os.getpid()}.12345678.tmp", False),  # the random part is no pid
+        (f"state.json.{gone.pid}.12345678.tmp", True),
+        (f"{os.getpid()}.1234567812345678", False),
+        (f"{gone.pid}.1234567812345678", True),
+    ):
+        (tmp_path / name).touch()
+        assert is_left_over(str(tmp_path / name)) == left, name
+    assert not is_left_over(str(tmp_path / f"state.json.{gone.pid}.87654321.tmp"))  # not there

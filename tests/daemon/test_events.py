@@ -26,7 +26,7 @@ def test_the_past_is_told_and_until_ends_the_stream(engine: Engine) -> None:
     actor = told[2]["Actor"]
     assert isinstance(actor, dict)
     name = actor["Attributes"].pop("name")
-    assert actor["Attributes"].pop("execDuration") == "0"
+    assert int(actor["Attributes"].pop("execDuration")) < 60  # whole seconds
     assert actor["Attributes"] == {"a": "b", "image": "dockpy.builtin/host", "exitCode": "0"}
     assert [event["Action"] for event in events(engine, before, container=name, event="die")] == [
         "die"

@@ -103,8 +103,8 @@ def strace(engine: Engine, call: str, at: int) -> subprocess.Popen[bytes]:
 def daemons(keeper: int) -> list[int]:
     """The next one, too, which a keeper has forked at once and has not told of yet."""
     children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    shim = b"dockpy-shim"
-    return [pid for pid in map(int, children) if not title(pid).startswith((shim, b"\0"))]
+    others = (b"dockpy-shim", b"dockpy-waiting", b"\0")
+    return [pid for pid in map(int, children) if not title(pid).startswith(others)]
 
 
 def title(pid: int) -> bytes:

@@ -608,3 +608,12 @@ def test_a_data_folder_of_somebody_else_is_refused(own: House, tmp_path: Path) -
     os.chown(taken, 12345, 12345)
     with pytest.raises(RuntimeError, match="is not a folder of yours"):
         own.birth(DOCKPY_LOCAL=str(local))
+
+
+def test_what_a_killed_keeper_has_left_of_its_rehearsals_is_removed(own: House) -> None:
+    left = Path(own.paths.tmp, "recording-12345")
+    (left / "log").mkdir(parents=True)
+    (left / "log" / "1.data").touch()
+    own.birth()
+    assert own.code("true") == 0
+    assert not left.exists()
