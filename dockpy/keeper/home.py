@@ -69,7 +69,11 @@ class Home:
         self._record = b""
 
     def keep(self) -> None:
-        """From here on; what is missing already is made again."""
+        """From here on; what is missing already is made again, what a killed keeper has half written goes."""
+        with contextlib.suppress(OSError):
+            for path in tuple(files.partial_files(self._paths.store)):
+                if path.startswith(f"{self._paths.daemon_json}."):
+                    os.unlink(path)
         with contextlib.suppress(OSError):
             self._hold()
         try:

@@ -245,3 +245,12 @@ def look(folder: str, limit: str) -> None:
     assert os.path.exists(place.socket_path(kept.run))
     kept.loop.turn(100)
     assert len(kept.listeners) == 2, "made once"
+
+
+def test_what_a_killed_keeper_has_half_written_is_removed(own: House) -> None:
+    left = Path(f"{own.paths.daemon_json}.12345.0a1b2c3d.tmp")
+    left.parent.mkdir(parents=True)
+    left.touch()
+    own.birth()
+    assert own.code("true") == 0
+    assert not left.exists()
