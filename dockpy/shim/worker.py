@@ -14,6 +14,7 @@ import marshal
 import os
 import struct
 import sys
+from abc import ABC, abstractmethod
 
 from dockpy.runtime import groups
 from dockpy.shim.packets import NotStarted, size_from_json
@@ -28,10 +29,10 @@ LONGEST = 1 << 18
 WORKER_DIED = "the process that starts containers has failed; the daemon's log may say why"
 
 
-class Launcher:
+class Launcher(ABC):
     """What starts processes: the runtime, or something plainer. Called in a worker."""
 
-    def warm(self) -> None:
+    def warm(self) -> None:  # noqa: B027  # most have nothing to do
         """In a caller that waits for its container: what can be done beforehand."""
 
     def become(
@@ -50,14 +51,15 @@ class Launcher:
         """
         raise NotStarted(128, "this launcher starts no containers")
 
+    @abstractmethod
     def create(
         self, bundle: str, stdio: tuple[int, int, int] | None, size: tuple[int, int] | None
     ) -> tuple[int, int | None]:
         """Starts the container's first process as a child of the caller's *parent*: (pid, pty's master or
         None). Raises NotStarted.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def exec(
         self,
         bundle: str,
@@ -67,7 +69,6 @@ class Launcher:
         size: tuple[int, int] | None,
     ) -> tuple[int, int | None]:
         """As create, a further process beside it."""
-        raise NotImplementedError
 
 
 def in_worker(
