@@ -190,7 +190,10 @@ class _Job:
         if fresh:
             if there:
                 os.unlink(base, dir_fd=parent)
-            os.mkdir(base, 0o700, dir_fd=parent)
+            try:
+                os.mkdir(base, 0o700, dir_fd=parent)
+            except FileExistsError:
+                fresh = False  # another's, made meanwhile
         fd = os.open(base, _FOLDER, dir_fd=parent)
         try:
             self._describe(fd, entry, fresh)
@@ -218,7 +221,11 @@ class _Job:
         self, parent: int, base: bytes, entry: Entry, archive: TarReader, there: bool
     ) -> None:
         name = _aside(base) if there else base
-        fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        except FileExistsError:  # another's, made meanwhile: replaced as if it had been there
+            there, name = True, _aside(base)
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
             try:
                 _fill(fd, entry, archive)
@@ -238,7 +245,11 @@ class _Job:
         if entry.kind == tar.HARDLINK and entry.link == entry.name:
             return
         name = _aside(base) if there else base
-        self._make(parent, name, entry)
+        try:
+            self._make(parent, name, entry)
+        except FileExistsError:
+            there, name = True, _aside(base)
+            self._make(parent, name, entry)
         try:
             if entry.kind != tar.HARDLINK:
                 self._describe_name(parent, name, entry)

@@ -105,9 +105,7 @@ async def stop(
         gone = container.exits.add()
         await _signal(container, SIGKILL)
         containers.publish(container, "kill", signal=str(SIGKILL))
-        with trio.move_on_after(STOP_TIMEOUT) as scope:
-            await gone.wait()
-        if scope.cancelled_caught:
+        if not await pause.killed(containers, container, gone, STOP_TIMEOUT):
             raise DockpyError(
                 f"cannot stop container: {container.name}: it is still there after SIGKILL"
             )

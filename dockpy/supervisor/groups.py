@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,9 @@ class Groups:
     version: int = 0
     base: str = ""
     roots: Mapping[str, str] = field(default_factory=dict)  # controller → its tree's root folder
+    # One makes or removes the store's own group at a time: a group made below one that is made again in
+    # this moment would inherit no processors, and take no process.
+    _shape: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def always(self) -> bool:
@@ -62,7 +66,8 @@ class Groups:
             for root in set(self.roots.values()):
                 if os.path.exists(root + path):
                     self.end(path)  # of an earlier run; its counters are not ours
-                self._make_one(root, path)
+                with self._shape:
+                    self._make_one(root, path)
             self.limit(path, writes)
         except OSError as error:
             raise DockpyError(
@@ -150,7 +155,8 @@ class Groups:
         """Removes this store's own one, where no container has one below it and it is not systemd's."""
         for root in set(self.roots.values()):
             try:
-                os.rmdir(root + self.base)
+                with self._shape:
+                    os.rmdir(root + self.base)
             except OSError:
                 pass  # in use, also by ourselves
 

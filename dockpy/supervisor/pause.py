@@ -21,7 +21,7 @@ from dockpy.errors import Conflict, DockpyError, InvalidParameter, sentence
 from dockpy.linux import cgroup
 from dockpy.linux.processes import pidfd_open, pidfd_send_signal
 from dockpy.linux.proctable import Process, Table, process
-from dockpy.supervisor.container import Container
+from dockpy.supervisor.container import Container, Waiter
 from dockpy.supervisor.containers import Containers
 from dockpy.supervisor.records import changed
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10.0  # seconds: a process in the middle of a slow system call stops late
 TURN = 0.003
+LOOK = 0.1  # seconds between two looks at what holds back a SIGKILL
 FREEZER, SIGNALS = "freezer", "signals"
 GONE = ("Z", "X")
 
@@ -96,6 +97,24 @@ async def wake(containers: Containers, container: Container) -> None:
         containers.save_state(container)
         containers.then.follow(containers, container)
         containers.publish(container, "unpause")
+
+
+async def killed(
+    containers: Containers, container: Container, gone: Waiter, patience: float
+) -> bool:
+    """Whether a container that SIGKILL was sent to has ended within so many seconds.
+
+    The freezer of version 1 holds back even that signal, and a pause may come after it: both are undone.
+    """
+    with trio.move_on_after(patience):
+        while True:
+            folder = freezer_of(containers, container)
+            if container.state.paused or (folder is not None and cgroup.frozen(folder)):
+                await wake(containers, container)
+            with trio.move_on_after(LOOK):
+                await gone.wait()
+                return True
+    return False
 
 
 async def resume(containers: Containers, container: Container) -> None:

@@ -55,11 +55,7 @@ async def _kill(containers: Containers, container: Container) -> None:
         with suppress(Lost):  # it ends in this very moment
             containers.publish(container, "kill", signal="9")  # before the exit tells of itself
             await container.shim.ask(lambda link: link.kill(9, everyone=True))
-    if container.state.paused:
-        await pause.resume(containers, container)  # the freezer of version 1 holds back even that
-    with trio.move_on_after(KILL_WITHIN) as scope:
-        await gone.wait()
-    if scope.cancelled_caught:
+    if not await pause.killed(containers, container, gone, KILL_WITHIN):
         raise DockpyError(
             f'could not kill container "/{container.name}": it is still there after {KILL_WITHIN:.0f} s'
         )

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -86,6 +87,16 @@ def test_the_stop_signal_of_a_paused_container_arrives(engine: Engine) -> None:
     engine.cli("stop", "-t", "20", name)
     assert engine.cli("inspect", "-f", "{{.State.ExitCode}} {{.State.Paused}}", name).out == "7 false\n"  # fmt: skip
     engine.cli("rm", "-f", name)
+
+
+def test_a_pause_in_the_middle_of_a_stop_holds_nothing_up(engine: Engine, counting: str) -> None:
+    """Its sh is process 1 and meets no SIGTERM: SIGKILL comes to a container that stands still by then."""
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(engine.cli, "stop", "-t", "2", counting)
+        time.sleep(0.7)
+        assert engine.cli("pause", counting).code == 0
+        assert stopping.result(30).code == 0
+    assert status(engine, counting).startswith("Exited (137)")
 
 
 def test_what_stood_still_before_is_not_woken(engine: Engine) -> None:

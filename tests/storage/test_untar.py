@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,27 @@ def test_names_are_replaced(tmp_path: Path) -> None:
     archive = Archive().folder("a").add("a/f", b"1").hardlink("a/h", "a/f")
     into(tmp_path, archive, rename=lambda name: name.replace(b"a", b"z", 1))
     assert (tmp_path / "z" / "h").read_text() == "1"
+
+
+def test_two_archives_at_once_have_the_same_names(tmp_path: Path) -> None:
+    data = Archive().folder("d").add("d/f", b"x").symlink("d/s", "f").done()
+    wrong: list[DockpyError] = []
+
+    def write() -> None:
+        try:
+            into(tmp_path, data)
+        except DockpyError as error:
+            wrong.append(error)
+
+    for _ in range(100):
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert sorted(os.listdir(tmp_path / "d")) == ["f", "s"]
+        shutil.rmtree(tmp_path / "d")
 
 
 def test_a_cut_archive_leaves_the_old_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,31 @@ def test_a_life(groups: Groups) -> None:
         child.kill()
         child.wait()
         groups.end(path)
+
+
+def test_groups_that_come_while_the_last_one_goes_take_processes(groups: Groups) -> None:
+    wrong: list[object] = []
+
+    def lives(letter: str) -> None:
+        path = groups.path(letter * 64)
+        for _ in range(40):
+            child = subprocess.Popen(["sleep", "60"])
+            try:
+                groups.make(path, [])
+                groups.gather(path, lambda child=child: [child.pid])
+            except (OSError, DockpyError) as error:
+                wrong.append(error)
+            finally:
+                child.kill()
+                child.wait()
+                groups.end(path)
+
+    threads = [threading.Thread(target=lives, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_a_limit_that_the_kernel_refuses_is_named(groups: Groups) -> None:
