@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_groups_that_come_while_the_last_one_goes_take_processes(groups: Groups)
             child = subprocess.Popen(["sleep", "60"])
             try:
                 groups.make(path, [])
-                groups.gather(path, lambda child=child: [child.pid])
+                groups.gather(path, partial(list, [child.pid]))
             except (OSError, DockpyError) as error:
                 wrong.append(error)
             finally:
