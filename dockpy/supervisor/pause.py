@@ -106,15 +106,20 @@ async def killed(
 
     The freezer of version 1 holds back even that signal, and a pause may come after it: both are undone.
     """
-    with trio.move_on_after(patience):
-        while True:
-            folder = freezer_of(containers, container)
-            if container.state.paused or (folder is not None and cgroup.frozen(folder)):
-                await wake(containers, container)
-            with trio.move_on_after(LOOK):
-                await gone.wait()
-                return True
-    return False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_awake, containers, container)
+        with trio.move_on_after(patience):
+            await gone.wait()
+        nursery.cancel_scope.cancel()
+    return gone.ready.is_set()
+
+
+async def _keep_awake(containers: Containers, container: Container) -> None:
+    while True:
+        folder = freezer_of(containers, container)
+        if container.state.paused or (folder is not None and cgroup.frozen(folder)):
+            await wake(containers, container)
+        await trio.sleep(LOOK)
 
 
 async def resume(containers: Containers, container: Container) -> None:
