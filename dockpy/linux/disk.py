@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
+import os
 
 from dockpy.linux.libc import prototype, raise_errno
 
@@ -33,11 +33,19 @@ def start_writing(fd: int, offset: int = 0, count: int = 0) -> None:
     _sync_file_range(fd, offset, count, SYNC_FILE_RANGE_WRITE)
 
 
-def spread_folders(folder: int) -> None:
+def spread_folders(folder: str) -> None:
     """The folders made in `folder` have nothing to do with each other (chattr +T): ext4 gives each a part
     of the disk of its own. Other file systems know no such wish, and are not asked twice.
+
+    ext4 passes over each inode freed in the last minutes, again for each new file: beside a tree that
+    was just removed, one of 6,700 files takes 4 s, in a part of its own 0.3 s.
     """
-    with contextlib.suppress(OSError):
-        flags = int.from_bytes(fcntl.ioctl(folder, FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8))[:4], "little")
         if not flags & FS_TOPDIR_FL:
-            fcntl.ioctl(folder, FS_IOC_SETFLAGS, (flags | FS_TOPDIR_FL).to_bytes(8, "little"))
+            fcntl.ioctl(fd, FS_IOC_SETFLAGS, (flags | FS_TOPDIR_FL).to_bytes(8, "little"))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

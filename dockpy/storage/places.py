@@ -32,13 +32,7 @@ class Places:
         # n/0 stays empty: the lower directory of a container without layers.
         for folder in ("n/0", "o", "m"):
             os.makedirs(f"{root}/{folder}", mode=0o755, exist_ok=True)
-        # ext4 passes over each inode freed in the last minutes, again for each new file: beside a tree
-        # that was just removed, one of 6,700 files takes 4 s; in a part of the disk of its own, 0.3 s.
-        fd = os.open(f"{root}/n", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            spread_folders(fd)
-        finally:
-            os.close(fd)
+        spread_folders(f"{root}/n")
         numbers = self.numbers()
         self._next = max(numbers) + 1
         self._elsewhere: dict[int, str] = {}

@@ -23,6 +23,7 @@ from dockpy.api.container import Config, HostConfig, decode, encode
 from dockpy.api.times import ZERO
 from dockpy.damaged import Empty, Shelf, load_object
 from dockpy.errors import Conflict, DockpyError, InvalidParameter, NotFound
+from dockpy.linux.disk import spread_folders
 
 # The mode of a container.json that a power cut cannot have emptied.
 SYNCED = 0o400
@@ -197,6 +198,7 @@ class Folders:
         """The folder and its record; with `durable`, both survive a power cut when this returns."""
         if not self._made:
             os.makedirs(self.root, 0o700, exist_ok=True)
+            spread_folders(self.root)
             self._made = True
         bundle = self.bundle(record.id)
         os.mkdir(bundle, 0o700)
