@@ -148,12 +148,12 @@ def build_id(found: dict[str, bytes], when: int) -> str:
     return f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(when))}-{digest.hexdigest()[:16]}"
 
 
-def head(start: bytes, doubt: bytes) -> bytes:
-    """The shell preamble and the two Python codes in clear, each knowing the place of the next.
+def head(preamble: bytes, start: bytes, doubt: bytes) -> tuple[bytes, bytes]:
+    """The shell preamble and the two Python codes in clear, each knowing the place of the next; and the
+    first of the codes alone.
 
     A field has as many characters as its place-holder, so filling it in moves nothing.
     """
-    preamble = (HERE / "preamble.sh").read_bytes()
     fields = {
         b"@SSIZ@": len(start),
         b"@SOFF@": len(preamble),
@@ -164,19 +164,21 @@ def head(start: bytes, doubt: bytes) -> bytes:
     for field, value in fields.items():
         assert whole.count(field) == 1
         whole = whole.replace(field, b"%6d" % value)
-    return whole
+    return whole, whole[len(preamble) : len(preamble) + len(start)]
 
 
 def write(target: Path, found: dict[str, bytes], environment: Environment, when: int) -> None:
     identity = build_id(found, when)
     environment.build_id = identity
-    start, doubt = (
+    preamble, start, doubt = (
         (HERE / name).read_bytes().replace(b"@BUILD@", identity.encode())
-        for name in ("start.py", "doubt.py")
+        for name in ("preamble.sh", "start.py", "doubt.py")
     )
-    found = {**found, "environment.json": environment.to_json().encode(), "__main__.py": doubt}
+    clear, start = head(preamble, start, doubt)
+    ours = {"environment.json": environment.to_json().encode(), "__main__.py": doubt}
+    found = {**found, **ours, "start.py": start}
     with open(target, "wb") as file:
-        file.write(head(start, doubt))
+        file.write(clear)
         with zipfile.ZipFile(file, "w") as archive:
             for name in sorted(found):
                 entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -40,4 +40,16 @@ fi
 # Python does not start with a folder as stdin. What cannot be read does as well: to `run -i` it is empty, as docker's
 # client takes a folder, and `load` or `import -` fail on it.
 [ ! -d /proc/self/fd/0 ] || exec 0>/dev/null
-exec "$_dockpy_py" -IS -c 'import posix as p,sys;f=p.open(sys.argv[1],0);s=p.pread(f,@SSIZ@,@SOFF@);p.close(f);exec(s)' "$0" "$_dockpy_app" "$@"
+# build/start.py is compiled already where this build was unpacked, for this Python, in a file of ours that nobody else
+# can write; its hash tells it from what a power cut leaves. Else it stands behind this.
+exec "$_dockpy_py" -IS -c 'import posix as p,sys
+a=sys.argv
+try:
+ from _frozen_importlib_external import MAGIC_NUMBER as m
+ from _imp import source_hash as h
+ from marshal import loads as l
+ f=p.open(a[2]+"/@BUILD@."+sys.implementation.cache_tag+"/start",0);s=p.fstat(f);b=p.pread(f,65536,0);p.close(f)
+ c=l(b[12:])if b[:12]==m+h(1,b[12:])and s.st_uid==p.geteuid()and not s.st_mode&18 else 0
+except Exception:c=0
+if not c:f=p.open(a[1],0);c=p.pread(f,@SSIZ@,@SOFF@);p.close(f)
+exec(c)' "$0" "$_dockpy_app" "$@"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest"
 INNER = "site-packages/"
+SOURCE = "start.py"  # in the archive
+BEGIN = "start"
 CODES = "codes"
 CODES_INDEX = 1 << 15  # as in build/start.py
 PYC_HEAD = 16  # bytes before the code (PEP 552)
@@ -157,6 +159,7 @@ def unpack(archive: str, temporary: str, folder: str) -> None:
             write(path, packed.read(name))
             if inner.endswith(".py"):
                 sources.append(inner)
+        write(f"{temporary}/{BEGIN}", begin(packed.read(SOURCE)))
     write(
         f"{temporary}/{reexec.MAIN}", START.format(folder=folder).encode("utf-8", "surrogateescape")
     )
@@ -214,6 +217,16 @@ def compile_one(path: str, final: str) -> None:
     # The name kept in the code is the final one: the import system would otherwise correct every code object at each start.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(path, dfile=final, doraise=True, invalidation_mode=unchecked)
+
+
+def begin(source: bytes) -> bytes:
+    """build/start.py as the preamble takes it: compiled, behind what tells whether it is whole and for this Python."""
+    import marshal
+    from _imp import source_hash
+    from importlib.util import MAGIC_NUMBER
+
+    code = marshal.dumps(compile(source, "<dockpy>", "exec", dont_inherit=True))
+    return MAGIC_NUMBER + source_hash(1, code) + code
 
 
 def write_codes(temporary: str, sources: list[str]) -> None:

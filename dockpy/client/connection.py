@@ -302,8 +302,13 @@ class Connection:
         *,
         json: object = None,
         headers: dict[str, str] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Response:
-        stream = self.stream(method, path, query, json=json, headers=headers, fresh=False)
+        """`meanwhile` is called when the request is on its way: what is to be done while the daemon works."""
+        opened = self.open(method, target(path, query), json=json, headers=headers)
+        if meanwhile is not None:
+            meanwhile()
+        stream = opened.stream()
         body = stream.whole()
         if stream.reusable and self._idle is None:
             self._idle = stream.socket
@@ -315,9 +320,14 @@ class Connection:
         return decoded(self.request("GET", path, query).body)
 
     def post(
-        self, path: str, query: Mapping[str, object] | None = None, *, json: object = None
+        self,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        json: object = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> object:
-        body = self.request("POST", path, query, json=json).body
+        body = self.request("POST", path, query, json=json, meanwhile=meanwhile).body
         return decoded(body) if body else None
 
     def close(self) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 
-from dockpy.client import create_body, key_values, session, terminal
+from dockpy.client import create_body, key_values, terminal
 from dockpy.client.connection import target
 from dockpy.client.errors import ApiError, CommandError
-from dockpy.client.hijack import Waiter
 from dockpy.client.output import err, out
 from dockpy.errors import DockpyError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dockpy.client.flags import Options
     from dockpy.client.main import Cli
 
@@ -34,14 +35,17 @@ def run_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     keys, detach = terminal.detaching(options.text("detach-keys"), cli.config, 125)
     tty = options.on("tty")
     size = terminal.size(1) if tty else None
-    if not options.on("detach"):
-        _check_terminal(options, tty)
-    container, body = _create(cli, options, arguments, size)
-    connection = cli.connection
     if options.on("detach"):
+        container, _ = _create(cli, options, arguments, size)
         _start(cli, options, container)
         out(f"{container}\n")
         return 0
+    _check_terminal(options, tty)
+    container, body = _create(cli, options, arguments, size, meanwhile=_load_session)
+    from dockpy.client import session
+    from dockpy.client.hijack import Waiter
+
+    connection = cli.connection
     waiter = Waiter(connection, container, "removed" if options.on("rm") else "next-exit")
     stdin = bool(body.get("AttachStdin"))
     attachment = session.attach(
@@ -73,6 +77,11 @@ def run_command(cli: Cli, options: Options, arguments: list[str]) -> int:
     return waiter.status if waiter.status >= 0 else 125
 
 
+def _load_session() -> None:
+    """As long as the daemon creates the container; who leaves it alone needs nothing of that."""
+    import dockpy.client.session  # noqa: F401  # for later
+
+
 def _check_terminal(options: Options, tty: bool) -> None:
     attached = options.many("attach")
     stdin = options.on("interactive") or any(word.lower() == "stdin" for word in attached)
@@ -82,7 +91,7 @@ def _check_terminal(options: Options, tty: bool) -> None:
 
 def _start(cli: Cli, options: Options, container: str) -> None:
     try:
-        session.start(cli.connection, container)
+        cli.connection.request("POST", f"/containers/{container}/start")
     except ApiError as error:
         if options.on("rm"):
             _await_removal(cli, container)
@@ -108,9 +117,16 @@ def _start_code(message: str) -> int:
 
 
 def _create(
-    cli: Cli, options: Options, arguments: list[str], size: tuple[int, int] | None
+    cli: Cli,
+    options: Options,
+    arguments: list[str],
+    size: tuple[int, int] | None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> tuple[str, dict[str, object]]:
-    """(id, body). Pulls once where the daemon does not have the image and the policy allows."""
+    """(id, body). Pulls once where the daemon does not have the image and the policy allows.
+
+    `meanwhile`: as Connection.request.
+    """
     policy = options.text("pull", "missing")
     if policy not in _PULL:
         raise CommandError(
@@ -138,7 +154,7 @@ def _create(
         if policy == "always" and not image.startswith(_BUILTIN):
             _pull(cli, image, platform, quiet=options.on("quiet"))
         try:
-            reply = cli.connection.post(where, json=body)
+            reply = cli.connection.post(where, json=body, meanwhile=meanwhile)
         except ApiError as error:
             missing = error.status == 404 and "image" in error.message.lower()
             if not missing or policy != "missing":
