@@ -12,6 +12,7 @@ import json
 import os
 
 from dockpy import files, ids
+from dockpy.linux.disk import spread_folders
 from dockpy.localdisk import is_remote, make_private
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ def choose_run(paths: Paths) -> str:
     """
     inside = f"{paths.data}/run"
     if len(os.fsencode(inside)) <= LONGEST and not is_remote(paths.data):
+        spread_folders(paths.data)
         make_private(inside)
         return inside
     below_tmp = run_below_tmp(paths)

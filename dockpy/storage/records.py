@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from dockpy import files
 from dockpy.damaged import Shelf, load_object
 from dockpy.errors import InvalidParameter
-from dockpy.linux.disk import syncfs
+from dockpy.linux.disk import spread_folders, syncfs
 from dockpy.oci.digest import ChainID, chain_id, hex_of
 from dockpy.oci.fields import Fields
 from dockpy.storage.snapshot import Usage
@@ -103,6 +103,8 @@ class Records:
         self._shelf = shelf
         self.lost = False
         """Some could not be read: nobody knows whose the trees without a record are."""
+        os.makedirs(root, mode=0o755, exist_ok=True)
+        spread_folders(root)
         for folder in ("chains", "active"):
             os.makedirs(f"{root}/{folder}", mode=0o755, exist_ok=True)
 
