@@ -1,7 +1,7 @@
-# The first Python code of every command, kept in clear behind the shell preamble: the copy of this build that was
-# unpacked into the store is used when it was looked through since the host booted, and when it and every folder above
-# it are the user's (or, above it, root's) and nobody else can write them. Every other case is build/doubt.py's, which
-# stands behind this in the file. Short, since every command waits for it to be compiled: 0.3 ms.
+# The first Python code of every command: the copy of this build that was unpacked into the store is used when it was
+# looked through since the host booted, and when it and every folder above it are the user's (or, above it, root's) and
+# nobody else can write them. Every other case is build/doubt.py's, which stands behind this in the file. Kept in clear
+# behind the shell preamble, and compiled in the copy (dockpy.unpack.begin): to compile it takes a millisecond.
 import gc
 import marshal
 import posix

@@ -296,6 +296,47 @@ def test_a_copy_is_not_believed_when(case: str, someone: Someone) -> None:
     check_works(someone.version())
 
 
+def begin_with(copy: Path, interpreter: str, code: str) -> None:
+    """Puts `code` in place of what every command begins with."""
+    script = (
+        "import marshal, sys, _imp, importlib.util\n"
+        "code = marshal.dumps(compile(sys.argv[2], 'evil', 'exec'))\n"
+        "with open(sys.argv[1], 'wb') as file:\n"
+        "    file.write(importlib.util.MAGIC_NUMBER + _imp.source_hash(1, code) + code)\n"
+    )
+    subprocess.run([interpreter, "-c", script, str(copy / "start"), code], check=True)
+
+
+@pytest.mark.parametrize(
+    "case", ["cut short", "zeros", "a byte changed", "another Python's", "another user's", "writable by others"]
+)  # fmt: skip
+def test_the_compiled_beginning_is_not_believed_when(case: str, someone: Someone) -> None:
+    check_works(someone.version())
+    (copy,) = someone.copies()
+    begin, interpreter = copy / "start", (someone.app / "python").read_text().strip()
+    begin_with(copy, interpreter, EVIL)
+    assert someone.version().out == "evil"  # so that the next lines mean something
+    data = begin.read_bytes()
+    if case == "cut short":
+        begin.write_bytes(data[:-20])
+    elif case == "zeros":
+        begin.write_bytes(bytes(len(data)))
+    elif case == "a byte changed":
+        begin.write_bytes(data[:-1] + bytes((data[-1] ^ 1,)))
+    elif case == "another Python's":
+        begin.write_bytes(bytes((data[0] ^ 1,)) + data[1:])
+    elif case == "another user's":
+        if os.getuid() != 0:
+            missing("root, to play another user")
+        begin.chmod(0o644)
+        os.chown(begin, 65534, 65534)
+    else:
+        begin.chmod(0o666)
+    check_works(someone.version())
+    begin.unlink()
+    check_works(someone.version())
+
+
 def test_root_believes_only_what_is_roots(someone: Someone) -> None:
     if os.getuid() != 0:
         missing("root")
