@@ -120,10 +120,12 @@ class House:
 
     def end(self) -> None:
         """Stopped before they are killed: of keeper and daemon each would make another one of its fellow."""
+        stopped: list[int] = []  # one that was born a moment ago changes its name meanwhile
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in self.processes():
+            for pid in {*self.processes(), *stopped}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
+                    stopped.append(pid)
 
 
 def title(pid: int) -> bytes:
