@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dockpy.errors import DockpyError, InvalidParameter, Unavailable
-from dockpy.linux import beneath
 from dockpy.oci.digest import DiffID
 from dockpy.storage import remove, tar
-from dockpy.storage.owners import Owners, Remembered, remembered_fd
+from dockpy.storage.folders import FOLDER, Attributes, OpenFolders, inherited
+from dockpy.storage.owners import Owners, Remembered
 from dockpy.storage.source import HONEST, Limits, Source
 from dockpy.storage.tar import Entry, TarReader, shown
 from dockpy.storage.untrusted import REFUSED_XATTRS, bounded_time, safe_path
@@ -37,8 +37,6 @@ Read = Callable[[int], bytes]
 
 AUFS = b".wh..wh."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PARENT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FREE_CHECK = 64 << 20  # files from this size on are measured against the free space first
 # Of smaller ones a mark in place of the bytes saves nothing: it takes a block of ext4, too.
@@ -90,21 +88,8 @@ def extract(
         source.close()
 
 
-@dataclass
-class _Folder:
-    """Attributes of a directory, given to it at the end."""
-
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    entry: Entry | None = None
-
-
 class _Tree:
-    """The tree being made: directories by path, and one method a kind of member."""
-
-    _CACHE = 64  # descriptors of parent directories kept open
+    """The tree being made: one method a kind of member."""
 
     def __init__(
         self,
@@ -121,8 +106,9 @@ class _Tree:
         self._parents = parents
         self._opaque_xattr = opaque_xattr
         self._limits = limits
-        self._open: dict[bytes, int] = {b"": root}
-        self._folders: dict[bytes, _Folder] = {}
+        self._opened = OpenFolders(root)
+        self._open = self._opened.open
+        self._folders: dict[bytes, Attributes] = {}
         self._whiteouts: set[bytes] = set()
         self._entries = 0
         self._replaced = 0
@@ -132,7 +118,7 @@ class _Tree:
         self.opaque = False
 
     def close(self) -> None:
-        self._forget_open()
+        self._opened.forget()
 
     def add(self, entry: Entry, archive: TarReader) -> None:
         self._count()
@@ -195,7 +181,7 @@ class _Tree:
             fd = os.open(base, _CREATE, first, dir_fd=parent)
         try:
             if entry.regions is not None:
-                self._sparse(fd, entry, archive)
+                archive.write_regions(fd, entry)
             elif lent is not None and lent.shows(fd, path, entry.size, archive.data):
                 pass
             elif entry.size:
@@ -219,19 +205,6 @@ class _Tree:
         stored = entry.size if entry.regions is None else sum(n for _, n in entry.regions)
         self.size += stored
         self.inodes += 1
-
-    def _sparse(self, fd: int, entry: Entry, archive: TarReader) -> None:
-        os.ftruncate(fd, entry.size)
-        for offset, length in entry.regions or ():
-            position, end = offset, offset + length
-            while position < end:
-                piece = archive.some_data(end - position)
-                if not piece:
-                    raise tar.Truncated
-                while piece:
-                    written = os.pwrite(fd, piece, position)
-                    position += written
-                    piece = piece[written:]
 
     def _check_space(self, entry: Entry) -> None:
         room = os.fstatvfs(self._root)
@@ -269,7 +242,7 @@ class _Tree:
         # Two lookups may share one bounded cache: keep the first open meanwhile.
         kept = os.dup(parent)
         try:
-            from_fd = self._lookup(folder)
+            from_fd = self._opened.lookup(folder)
             state = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
             if stat.S_ISDIR(state.st_mode):
                 raise InvalidParameter(f"{shown(path)}: a hard link to a directory")
@@ -285,7 +258,7 @@ class _Tree:
                 here = os.stat(base, dir_fd=kept, follow_symlinks=False)
                 if (here.st_dev, here.st_ino) != (state.st_dev, state.st_ino):
                     self._clear(kept, base, path)
-                    from_fd = self._lookup(folder)  # the cache was emptied
+                    from_fd = self._opened.lookup(folder)  # the cache was emptied
                     link()
         finally:
             os.close(kept)
@@ -342,12 +315,12 @@ class _Tree:
             self._replaced += 1
             if self._replaced > self._limits.replaced_directories:
                 raise InvalidParameter("the archive replaces its directories too often")
-            self._forget_open(parent)
+            self._opened.forget(parent)
             remove.remove_tree(parent, base)
             self._owners.table.forget_tree(path)
         else:
             if stat.S_ISLNK(state.st_mode):
-                self._forget_open(parent)  # paths may have been found through it
+                self._opened.forget(parent)  # paths may have been found through it
             os.unlink(base, dir_fd=parent)
             self._owners.table.forget(path)
 
@@ -374,7 +347,7 @@ class _Tree:
 
     def _describe(self, path: bytes, entry: Entry) -> None:
         mtime = bounded_time(entry.mtime_ns)
-        self._folders[path] = _Folder(entry.mode, entry.uid, entry.gid, mtime, entry)
+        self._folders[path] = Attributes(entry.mode, entry.uid, entry.gid, mtime, entry)
 
     def _parent(self, path: bytes) -> int:
         """A descriptor of the directory `path`, made (with its own parents) when missing."""
@@ -384,7 +357,7 @@ class _Tree:
         missing: list[bytes] = []
         while True:
             try:
-                fd = self._lookup(path)
+                fd = self._opened.lookup(path)
                 break
             except FileNotFoundError:
                 missing.append(path)
@@ -404,50 +377,8 @@ class _Tree:
             # A symbolic link to nowhere inside the root.
             raise InvalidParameter(f"{shown(path)}: the parent is not a directory") from None
         self._made_folder(path)
-        self._folders[path] = self._inherited(path)
-        return self._lookup(path)
-
-    def _lookup(self, path: bytes) -> int:
-        fd = self._open.get(path)
-        if fd is None:
-            fd = beneath.open_in_root(self._root, os.fsdecode(path), _PARENT)
-            if len(self._open) > self._CACHE:
-                # The oldest go; the present member holds at most two, and those are the newest.
-                for old in list(self._open)[1 : self._CACHE // 2]:
-                    os.close(self._open.pop(old))
-            self._open[path] = fd
-        return fd
-
-    def _inherited(self, path: bytes) -> _Folder:
-        """What the layers below say of a directory that this one uses and does not describe."""
-        for lower in self._parents:
-            root = os.open(lower, _PARENT)
-            try:
-                fd = beneath.open_in_root(root, os.fsdecode(path) or ".", _FOLDER)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                break  # a whiteout, or no directory there: what lies deeper is hidden
-            finally:
-                os.close(root)
-            try:
-                state = os.fstat(fd)
-                known = remembered_fd(fd)
-            finally:
-                os.close(fd)
-            uid, gid, mode = known or (state.st_uid, state.st_gid, state.st_mode & 0o7777)
-            return _Folder(mode, uid, gid, state.st_mtime_ns)
-        return _Folder(0o755, 0, 0, 0)
-
-    def _forget_open(self, keep: int = -1) -> None:
-        """Closes the cached descriptors but the root's and `keep`, which a caller works in."""
-        kept = {b"": self._root}
-        for path, fd in self._open.items():
-            if fd == keep:
-                kept[path] = fd
-            elif path:
-                os.close(fd)
-        self._open = kept
+        self._folders[path] = inherited(self._parents, path)
+        return self._opened.lookup(path)
 
     # Whiteouts
 
@@ -501,17 +432,17 @@ class _Tree:
     def finish(self) -> None:
         """Directories get their owners, modes and times, the deepest first."""
         if b"" not in self._folders:
-            self._folders[b""] = self._inherited(b"")
+            self._folders[b""] = inherited(self._parents, b"")
         for path in sorted(self._folders, key=lambda path: path.count(b"/"), reverse=True):
             if path:
                 self._finish_folder(path, self._folders[path])
         self._finish_folder(b"", self._folders[b""])
 
-    def _finish_folder(self, path: bytes, folder: _Folder) -> None:
+    def _finish_folder(self, path: bytes, folder: Attributes) -> None:
         parent, _, base = path.rpartition(b"/")
         try:
             # Replaced by something else since: not a directory any more.
-            fd = os.open(base or b".", _FOLDER, dir_fd=self._lookup(parent))
+            fd = os.open(base or b".", FOLDER, dir_fd=self._opened.lookup(parent))
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

@@ -8,6 +8,7 @@ no data whatever their size says; a global pax header is ignored; two records of
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Mapping
 
@@ -161,6 +162,20 @@ class TarReader:
         piece = self.some(min(limit, self._data))
         self._data -= len(piece)
         return piece
+
+    def write_regions(self, fd: int, entry: Entry) -> None:
+        """The present member, which is sparse, into an empty file. Truncated: the archive ends within it."""
+        os.ftruncate(fd, entry.size)
+        for offset, length in entry.regions or ():
+            position, end = offset, offset + length
+            while position < end:
+                piece = self.some_data(end - position)
+                if not piece:
+                    raise Truncated
+                while piece:
+                    written = os.pwrite(fd, piece, position)
+                    position += written
+                    piece = piece[written:]
 
     def _special(self, size: int) -> bytes:
         if size > MAX_SPECIAL:

@@ -319,17 +319,7 @@ def _fill(fd: int, entry: Entry, archive: TarReader) -> None:
                 piece = piece[written:]
                 written = os.write(fd, piece)
         return
-    os.ftruncate(fd, entry.size)
-    for offset, length in entry.regions:
-        position, end = offset, offset + length
-        while position < end:
-            piece = archive.some_data(end - position)
-            if not piece:
-                raise tar.Truncated
-            while piece:
-                written = os.pwrite(fd, piece, position)
-                position += written
-                piece = piece[written:]
+    archive.write_regions(fd, entry)
 
 
 def _kind(parent: int, base: bytes) -> int:
