@@ -107,6 +107,14 @@ def daemons(keeper: int) -> list[int]:
     return [pid for pid in map(int, children) if not title(pid).startswith(others)]
 
 
+def stop(pid: int) -> None:
+    """Until it stands still: in the middle of a fork it would not have a child yet."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(
+        lambda: Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    )
+
+
 def title(pid: int) -> bytes:
     """Nothing of a zombie."""
     return Path(f"/proc/{pid}/cmdline").read_bytes() or b"\0"
@@ -141,7 +149,7 @@ def test_a_run_that_is_cut_is_whole_or_nothing(tmp_path: Path, call: str) -> Non
             tracer.kill()
             tracer.wait()
             keeper = engine.record()["keeper"]["pid"]
-            os.kill(keeper, signal.SIGSTOP)
+            stop(keeper)
             for daemon in daemons(keeper):
                 kill(daemon)
             kill(keeper)
