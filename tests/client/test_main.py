@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 from pathlib import Path
 
@@ -362,3 +363,12 @@ def test_logs_that_are_no_frames_are_told_in_a_sentence() -> None:
     with Recorder(garbage) as daemon:
         result = daemon.run(CLIENT, "logs", "a")
     assert (result.returncode, result.stderr) == (1, b"Unrecognized input header: 110\n")
+
+
+def test_the_warnings_of_an_update_are_told_after_the_names_and_on_stdout() -> None:
+    def answer(request: Request, _: socket.socket) -> bytes:
+        return reply(200, b'{"Warnings":["w1","w2"]}')
+
+    with Recorder(answer) as recorder:
+        done = recorder.run(CLIENT, "update", "--restart", "no", "a", "b")
+    assert (done.stdout, done.stderr, done.returncode) == (b"a\nb\nw1\nw2\nw1\nw2\n", b"", 0)

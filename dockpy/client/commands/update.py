@@ -5,7 +5,7 @@ from __future__ import annotations
 from dockpy.client import create_body
 from dockpy.client.connection import quote
 from dockpy.client.errors import ApiError, CommandError
-from dockpy.client.output import err, out
+from dockpy.client.output import out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def update_command(cli: Cli, options: Options, arguments: list[str]) -> int:
         told = reply.get("Warnings") if isinstance(reply, dict) else None
         warnings += told if isinstance(told, list) else []
     if warnings:
-        err("\n".join(warnings) + "\n")
+        out("\n".join(warnings) + "\n")  # docker: not on stderr
     if failures:
         raise CommandError("\n".join(failures))
     return 0
