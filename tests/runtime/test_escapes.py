@@ -192,9 +192,9 @@ def test_cve_2024_21626_a_working_folder_by_a_leaked_descriptor(
 
     def work() -> Any:
         leaked = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-        os.dup2(leaked, fd + 20, inheritable=True)
+        os.dup2(leaked, fd + 200, inheritable=True)
         results = []
-        for path in (f"/proc/self/fd/{fd}", f"/proc/self/fd/{fd + 20}", f"/proc/1/fd/{fd}/../.."):
+        for path in (f"/proc/self/fd/{fd}", f"/proc/self/fd/{fd + 200}", f"/proc/1/fd/{fd}/../.."):
             try:
                 results.append(box.run("ls", "-a", ".", cwd=path).out)
             except Exception as error:
