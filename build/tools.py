@@ -49,11 +49,8 @@ def settings() -> dict[str, str]:
     for section in ("global", "install"):
         found.update(parser.items(section) if parser.has_section(section) else ())
     for key in ("index-url", "extra-index-url", "find-links", "cert"):
-        found.update(
-            {key: os.environ[name]}
-            if (name := "PIP_" + key.replace("-", "_").upper()) in os.environ
-            else {}
-        )
+        if value := os.environ.get("PIP_" + key.replace("-", "_").upper()):  # as pip: none, if empty
+            found[key] = value
     return found
 
 

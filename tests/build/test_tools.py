@@ -64,7 +64,7 @@ def test_environment_wins_over_files_and_the_users_over_the_systems(tmp_path: Pa
     ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
-    found = asked("tools.settings()", tmp_path, PIP_EXTRA_INDEX_URL="d")
+    found = asked("tools.settings()", tmp_path, PIP_EXTRA_INDEX_URL="d", PIP_INDEX_URL="")
     assert isinstance(found, dict)
     assert (found["index-url"], found["extra-index-url"]) == ("c", "d")
 
