@@ -49,7 +49,8 @@ def settings() -> dict[str, str]:
     for section in ("global", "install"):
         found.update(parser.items(section) if parser.has_section(section) else ())
     for key in ("index-url", "extra-index-url", "find-links", "cert"):
-        if value := os.environ.get("PIP_" + key.replace("-", "_").upper()):  # as pip: none, if empty
+        value = os.environ.get("PIP_" + key.replace("-", "_").upper())
+        if value:  # else none, as pip takes it
             found[key] = value
     return found
 
